@@ -1,0 +1,1 @@
+//! One I/O operation, described once for every driver.

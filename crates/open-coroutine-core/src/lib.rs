@@ -1,0 +1,19 @@
+//! The machinery of `open-coroutine`: stacks, per-coroutine thread-local
+//! storage, the scheduler, drivers, timers and what a coroutine calls.
+//!
+//! Most programs depend on the `open-coroutine` crate, which re-exports what
+//! its users need. The modules here are layers; a module uses only those
+//! below it:
+//!
+//! ```text
+//! runtime                                 start, stop, configuration
+//! io  sync  time  join                    what a coroutine calls; each ends in a suspend
+//! sched                                   who runs, where and when
+//! driver  pool  timer  coroutine  task    mechanisms; know nothing of sched
+//! stack  tls  sys  util                   leaves
+//! ```
+
+pub mod util;
+
+pub mod sys;
+pub mod driver;

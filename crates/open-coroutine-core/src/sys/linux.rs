@@ -1,0 +1,206 @@
+//! Linux: the system call instruction and the few calls the runtime needs.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+/// Makes system call `number`. Returns its result, or minus the error number.
+///
+/// # Safety
+///
+/// The contract of that system call.
+#[inline(always)]
+pub unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> isize {
+    let result: isize;
+    cfg_select! {
+        target_arch = "x86_64" => {
+            // SAFETY: the kernel preserves all registers but rax, rcx and r11,
+            // and reads memory as the call's contract (the caller's) says.
+            unsafe {
+                std::arch::asm!(
+                    "syscall",
+                    inlateout("rax") number as isize => result,
+                    in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
+                    in("r10") args[3], in("r8") args[4], in("r9") args[5],
+                    lateout("rcx") _, lateout("r11") _,
+                    options(nostack),
+                );
+            }
+        }
+        target_arch = "aarch64" => {
+            // SAFETY: the kernel preserves all registers but x0, and reads
+            // memory as the call's contract (the caller's) says.
+            unsafe {
+                std::arch::asm!(
+                    "svc 0",
+                    in("x8") number as usize,
+                    inlateout("x0") args[0] as isize => result,
+                    in("x1") args[1], in("x2") args[2],
+                    in("x3") args[3], in("x4") args[4], in("x5") args[5],
+                    options(nostack),
+                );
+            }
+        }
+        _ => { compile_error!("no system call instruction for this architecture"); }
+    }
+    result
+}
+
+/// Turns a raw result into `io::Result`.
+///
+/// # Errors
+///
+/// The error whose number `result` is minus.
+pub fn check(result: isize) -> io::Result<usize> {
+    if result < 0 {
+        Err(io::Error::from_raw_os_error(-result as i32))
+    } else {
+        Ok(result as usize)
+    }
+}
+
+/// The calling thread's `errno`.
+#[inline]
+pub fn errno() -> c_int {
+    // SAFETY: `__errno_location` returns a valid pointer on every thread.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Sets the calling thread's `errno`.
+#[inline]
+pub fn set_errno(value: c_int) {
+    // SAFETY: as in `errno`.
+    unsafe { *libc::__errno_location() = value }
+}
+
+/// The kernel's id of the calling thread.
+pub fn gettid() -> i32 {
+    // SAFETY: gettid has no arguments and cannot fail.
+    unsafe { syscall(libc::SYS_gettid, [0; 6]) as i32 }
+}
+
+/// Gives the processor to another thread, if one waits for it.
+pub fn sched_yield() {
+    // SAFETY: sched_yield has no arguments and cannot fail.
+    unsafe { syscall(libc::SYS_sched_yield, [0; 6]) };
+}
+
+/// The size of a page of memory in bytes.
+pub fn page_size() -> usize {
+    // SAFETY: sysconf only reads.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
+/// Sleeps while `word` holds `expected`, at most for `timeout`. Spurious
+/// returns are possible; the caller looks at the word again.
+pub fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
+    let timespec = timeout.map(to_timespec);
+    let pointer = timespec.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: `word` and `timespec` are alive for the whole call.
+    unsafe {
+        syscall(
+            libc::SYS_futex,
+            [
+                word.as_ptr() as usize,
+                (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize,
+                expected as usize,
+                pointer as usize,
+                0,
+                0,
+            ],
+        )
+    };
+}
+
+/// Wakes up to `count` threads that sleep in [`futex_wait`] on `word`.
+pub fn futex_wake(word: &AtomicU32, count: u32) {
+    // SAFETY: FUTEX_WAKE uses the address only as a key.
+    unsafe {
+        syscall(
+            libc::SYS_futex,
+            [
+                word.as_ptr() as usize,
+                (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize,
+                count as usize,
+                0,
+                0,
+                0,
+            ],
+        )
+    };
+}
+
+/// `duration` as the kernel takes it; absurdly long ones are capped.
+pub fn to_timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// Closes `fd` without any hook seeing it.
+///
+/// # Safety
+///
+/// The caller owns `fd` and does not use it again.
+pub unsafe fn close(fd: RawFd) {
+    // SAFETY: the caller owns `fd`.
+    unsafe { syscall(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]) };
+}
+
+/// A kernel event counter (`eventfd(2)`), non-blocking, closed on drop.
+#[derive(Debug)]
+pub struct EventFd(RawFd);
+
+impl EventFd {
+    /// A counter of 0.
+    ///
+    /// # Errors
+    ///
+    /// Those of `eventfd(2)`: out of file descriptors or memory.
+    pub fn new() -> io::Result<Self> {
+        let flags = libc::EFD_CLOEXEC | libc::EFD_NONBLOCK;
+        // SAFETY: eventfd2 takes two integers.
+        let fd = unsafe { syscall(libc::SYS_eventfd2, [0, flags as usize, 0, 0, 0, 0]) };
+        Ok(Self(check(fd)? as RawFd))
+    }
+
+    /// The file descriptor, to wait on.
+    pub fn fd(&self) -> RawFd {
+        self.0
+    }
+
+    /// Adds one, which makes the descriptor readable.
+    pub fn notify(&self) {
+        let one = 1u64;
+        // SAFETY: reads the 8 bytes of `one`.
+        unsafe {
+            syscall(
+                libc::SYS_write,
+                [self.0 as usize, &raw const one as usize, 8, 0, 0, 0],
+            )
+        };
+    }
+
+    /// Sets the counter back to 0.
+    pub fn clear(&self) {
+        let mut count = 0u64;
+        // SAFETY: writes the 8 bytes of `count`.
+        unsafe {
+            syscall(
+                libc::SYS_read,
+                [self.0 as usize, &raw mut count as usize, 8, 0, 0, 0],
+            )
+        };
+    }
+}
+
+impl Drop for EventFd {
+    fn drop(&mut self) {
+        // SAFETY: `self` owns the descriptor.
+        unsafe { close(self.0) };
+    }
+}

@@ -1,0 +1,4 @@
+//! Small building blocks without any knowledge of coroutines.
+
+pub mod lock;
+pub mod sync;

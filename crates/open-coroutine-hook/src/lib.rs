@@ -1,0 +1,1 @@
+//! Replacements of blocking libc functions that suspend the calling coroutine.

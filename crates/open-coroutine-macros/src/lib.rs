@@ -1,0 +1,1 @@
+//! Attribute and function-like macros of `open-coroutine`.

@@ -1,0 +1,1 @@
+//! Run ordinary blocking code on coroutines.
