@@ -13,7 +13,17 @@
 //! stack  tls  sys  util                   leaves
 //! ```
 
-pub mod util;
-
-pub mod sys;
+pub mod coroutine;
 pub mod driver;
+pub mod join;
+pub mod pool;
+pub mod runtime;
+pub mod sched;
+pub mod stack;
+pub mod sync;
+pub mod sys;
+pub mod task;
+pub mod time;
+pub mod timer;
+pub mod tls;
+pub mod util;

@@ -1,0 +1,246 @@
+//! The end of a task, for those who wait for it.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::sync::{self, futex};
+use crate::task::{Failure, Join, Run};
+
+/// Waits for a task and takes its result. Dropping it detaches the task.
+///
+/// It is also a `Future`, so that it can be awaited from any executor.
+pub struct JoinHandle<R> {
+    task: Arc<dyn Join<R>>,
+}
+
+/// Why a join gave no result.
+#[non_exhaustive]
+pub enum JoinError {
+    /// The task panicked; [`JoinError::into_panic`] gives the payload.
+    Panicked(Payload),
+    /// The task was cancelled.
+    Cancelled,
+    /// The task had not ended when the time was over. It goes on.
+    TimedOut,
+    /// The result was taken by an earlier join.
+    Taken,
+    /// The task could not be started, for want of memory or mappings.
+    NotStarted(io::Error),
+}
+
+/// What a task panicked with.
+pub struct Payload(Box<dyn Any + Send>);
+
+// SAFETY: nothing but its type can be reached through a shared reference.
+unsafe impl Sync for Payload {}
+
+impl<R> JoinHandle<R> {
+    pub(crate) fn new(task: Arc<dyn Join<R>>) -> Self {
+        Self { task }
+    }
+
+    /// Waits until the task has ended and its thread-locals are destroyed, and
+    /// returns its result. A coroutine is suspended while it waits, a thread
+    /// sleeps.
+    ///
+    /// # Errors
+    ///
+    /// If the task panicked, was cancelled, could not start, or its result was
+    /// taken by [`timeout_join`](Self::timeout_join).
+    pub fn join(self) -> Result<R, JoinError> {
+        self.wait(None);
+        self.take()
+    }
+
+    /// Like [`join`](Self::join), for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// Those of `join`, and [`JoinError::TimedOut`]; the handle can then be
+    /// joined again.
+    pub fn timeout_join(&self, timeout: Duration) -> Result<R, JoinError> {
+        self.wait(Instant::now().checked_add(timeout));
+        if self.is_finished() {
+            self.take()
+        } else {
+            Err(JoinError::TimedOut)
+        }
+    }
+
+    /// Whether the task has ended, so that a join would not wait.
+    pub fn is_finished(&self) -> bool {
+        self.task.is_done()
+    }
+
+    /// A number that no other task of this process has.
+    pub fn id(&self) -> u64 {
+        self.task.meta().id
+    }
+
+    /// The name that the task was spawned with.
+    pub fn name(&self) -> Option<&str> {
+        self.task.meta().name.as_deref()
+    }
+
+    /// The task itself, for `unpark`.
+    pub fn task(&self) -> TaskHandle
+    where
+        R: 'static,
+    {
+        TaskHandle {
+            task: self.task.clone().as_run(),
+        }
+    }
+
+    fn wait(&self, deadline: Option<Instant>) {
+        while let Some((word, value)) = self.task.prepare_wait() {
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                return;
+            }
+            futex::wait_anywhere(word, value, deadline);
+        }
+    }
+
+    fn take(&self) -> Result<R, JoinError> {
+        match self.task.take() {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(Failure::Panicked(payload))) => Err(JoinError::Panicked(Payload(payload))),
+            Some(Err(Failure::NotStarted(error))) => Err(JoinError::NotStarted(error)),
+            None => Err(JoinError::Taken),
+        }
+    }
+}
+
+impl<R> Drop for JoinHandle<R> {
+    fn drop(&mut self) {
+        self.task.detach();
+    }
+}
+
+impl<R> Future for JoinHandle<R> {
+    type Output = Result<R, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.task.register(context.waker()) {
+            Poll::Pending
+        } else {
+            Poll::Ready(self.take())
+        }
+    }
+}
+
+impl<R> fmt::Debug for JoinHandle<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle")
+            .field("id", &self.id())
+            .field("name", &self.name())
+            .field("is_finished", &self.is_finished())
+            .finish_non_exhaustive()
+    }
+}
+
+impl JoinError {
+    /// The payload of the task's panic, to look at or to resume.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if it is no panic.
+    pub fn into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
+        match self {
+            Self::Panicked(payload) => Ok(payload.0),
+            other => Err(other),
+        }
+    }
+
+    /// Whether the task panicked.
+    pub fn is_panic(&self) -> bool {
+        matches!(self, Self::Panicked(_))
+    }
+
+    /// Whether the time was over before the task ended.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::TimedOut)
+    }
+}
+
+impl Payload {
+    fn message(&self) -> Option<&str> {
+        let text = self.0.downcast_ref::<&str>().copied();
+        text.or_else(|| self.0.downcast_ref::<String>().map(String::as_str))
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(payload) => f.debug_tuple("Panicked").field(&payload.message()).finish(),
+            Self::Cancelled => f.write_str("Cancelled"),
+            Self::TimedOut => f.write_str("TimedOut"),
+            Self::Taken => f.write_str("Taken"),
+            Self::NotStarted(error) => f.debug_tuple("NotStarted").field(error).finish(),
+        }
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(payload) => match payload.message() {
+                Some(message) => write!(f, "the task panicked: {message}"),
+                None => f.write_str("the task panicked"),
+            },
+            Self::Cancelled => f.write_str("the task was cancelled"),
+            Self::TimedOut => f.write_str("the task did not end in time"),
+            Self::Taken => f.write_str("the task's result was taken by an earlier join"),
+            Self::NotStarted(_) => f.write_str("the task could not be started"),
+        }
+    }
+}
+
+impl Error for JoinError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::NotStarted(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// A task, seen from outside or by itself.
+#[derive(Clone, Debug)]
+pub struct TaskHandle {
+    task: Arc<dyn Run>,
+}
+
+impl TaskHandle {
+    /// The task that the caller belongs to.
+    pub(crate) fn current() -> Option<Self> {
+        crate::sched::current_task().map(|task| Self { task })
+    }
+
+    /// A number that no other task of this process has.
+    pub fn id(&self) -> u64 {
+        self.task.meta().id
+    }
+
+    /// The name that the task was spawned with.
+    pub fn name(&self) -> Option<&str> {
+        self.task.meta().name.as_deref()
+    }
+
+    /// The priority that the task was spawned with; smaller runs sooner.
+    pub fn priority(&self) -> i64 {
+        self.task.meta().priority
+    }
+
+    /// Lets the task's current or next [`park`](crate::sync::park) return.
+    pub fn unpark(&self) {
+        sync::unpark(&*self.task);
+    }
+}

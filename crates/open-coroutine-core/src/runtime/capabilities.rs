@@ -1,0 +1,89 @@
+//! How the runtime runs here, and why not better.
+
+use std::fmt;
+use std::io;
+
+use super::config::Driver;
+use super::{RUNTIME, probe_driver};
+use crate::driver::Kind;
+use crate::tls::{self, Refusal};
+
+/// Whether coroutines have thread-local storage of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// They have. Any blocking call suspends, and started coroutines move
+    /// between workers.
+    Full,
+    /// They share their thread's, for this reason. They suspend only in this
+    /// library's own functions, and stay on their worker.
+    Restricted(Refusal),
+}
+
+/// What works in this process.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Whether coroutines have thread-local storage of their own.
+    pub mode: Mode,
+    /// How the runtime talks to the kernel.
+    pub driver: Driver,
+    /// Why it is not io_uring, if it was not asked for another driver.
+    pub no_uring: Option<String>,
+    /// Whether blocking functions of libc suspend the coroutine that calls
+    /// them, if they are hooked.
+    pub diverts: bool,
+}
+
+impl Capabilities {
+    pub(super) fn new(mode: Mode, kind: Kind, no_uring: Option<io::Error>, diverts: bool) -> Self {
+        Self {
+            mode,
+            driver: match kind {
+                Kind::IoUring => Driver::IoUring,
+                Kind::Epoll => Driver::Epoll,
+            },
+            no_uring: no_uring.map(|error| error.to_string()),
+            diverts,
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.mode {
+            Mode::Full => writeln!(f, "mode: full")?,
+            Mode::Restricted(reason) => writeln!(f, "mode: restricted ({reason})")?,
+        }
+        match &self.no_uring {
+            None => writeln!(f, "driver: {}", self.driver)?,
+            Some(reason) => writeln!(f, "driver: {} ({reason})", self.driver)?,
+        }
+        let diverts = if self.diverts { "suspend" } else { "block" };
+        write!(f, "hooked calls on coroutines: {diverts}")
+    }
+}
+
+/// What the running runtime can do, or what one with the default configuration
+/// could.
+pub fn capabilities() -> Capabilities {
+    if let Some(runtime) = RUNTIME.lock().as_ref() {
+        return runtime.capabilities.clone();
+    }
+    let (kind, no_uring) = probe_driver();
+    let mode = match tls::isolation() {
+        Ok(_) => Mode::Full,
+        Err(refusal) => Mode::Restricted(refusal.clone()),
+    };
+    let diverts = mode == Mode::Full;
+    Capabilities::new(mode, kind, no_uring, diverts)
+}

@@ -1,0 +1,249 @@
+//! Start, stop, configuration, and what tells how it is running.
+//!
+//! * `config`: what users can set, and which values make no sense.
+//! * `capabilities`: mode and driver, and why.
+//! * `overflow`: the report of a stack overflow.
+//! * `spawn`: from a closure to a queued task.
+//!
+//! There is one runtime per process at a time, because the hooked functions are
+//! the process's too. It can be stopped and started again.
+
+mod capabilities;
+mod config;
+mod overflow;
+mod spawn;
+
+pub use capabilities::{Capabilities, Mode, capabilities};
+pub use config::{Config, Driver, InvalidConfig};
+pub use spawn::{Builder, current, spawn};
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::driver::Kind;
+use crate::pool::Pool;
+use crate::sched::{self, Shared};
+use crate::sync::futex;
+use crate::util::lock::Lock;
+
+/// The running runtime. Static because spawning, hooked functions and
+/// `shutdown` must find it from any thread.
+static RUNTIME: Lock<Option<Runtime>> = Lock::new(None);
+
+struct Runtime {
+    shared: Arc<Shared>,
+    workers: Vec<thread::JoinHandle<()>>,
+    shutdown_timeout: Duration,
+    capabilities: Capabilities,
+}
+
+/// Why the runtime did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum InitError {
+    /// It is running already.
+    AlreadyRunning,
+    /// A setting makes no sense.
+    InvalidConfig(InvalidConfig),
+    /// The driver that was asked for is not available.
+    Driver(io::Error),
+    /// A worker thread could not be started.
+    Worker(io::Error),
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AlreadyRunning => "the runtime is running already",
+            Self::InvalidConfig(_) => "the configuration is invalid",
+            Self::Driver(_) => "the driver that was asked for is not available",
+            Self::Worker(_) => "cannot start a worker thread",
+        })
+    }
+}
+
+impl Error for InitError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::AlreadyRunning => None,
+            Self::InvalidConfig(error) => Some(error),
+            Self::Driver(error) | Self::Worker(error) => Some(error),
+        }
+    }
+}
+
+/// What a shutdown could not end.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// No runtime is running.
+    NotRunning,
+    /// Called on a coroutine, which would wait for itself.
+    OnCoroutine,
+    /// The time was over before these tasks ended. They keep their stacks and
+    /// will not run again.
+    Unfinished {
+        /// Names and ids of the tasks that were running.
+        running: Vec<String>,
+        /// How many had not ended, those that never started included.
+        count: usize,
+    },
+}
+
+impl fmt::Display for ShutdownError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRunning => f.write_str("no runtime is running"),
+            Self::OnCoroutine => f.write_str("a coroutine cannot shut its own runtime down"),
+            Self::Unfinished { running, count } => {
+                const SHOWN: usize = 10;
+                let names = running[..running.len().min(SHOWN)].join(", ");
+                let dots = if running.len() > SHOWN { ", .." } else { "" };
+                write!(f, "{count} tasks did not end in time: {names}{dots}")
+            }
+        }
+    }
+}
+
+impl Error for ShutdownError {}
+
+/// Starts the runtime.
+///
+/// # Errors
+///
+/// If it is running, if `config` makes no sense, or if the system refuses what
+/// it needs.
+pub fn init(config: Config) -> Result<(), InitError> {
+    let mut slot = RUNTIME.lock();
+    if slot.is_some() {
+        return Err(InitError::AlreadyRunning);
+    }
+    *slot = Some(start(config)?);
+    Ok(())
+}
+
+fn start(config: Config) -> Result<Runtime, InitError> {
+    let chosen = config.choose()?;
+    overflow::install();
+    crate::stack::pool();
+    let count = chosen.settings.workers;
+    let queues: Vec<_> = (0..count).map(|_| sched::Queue::new()).collect();
+    let shared = Arc::new(Shared::new(chosen.settings, &queues, Pool::default()));
+    let (ready, started) = mpsc::channel();
+    let mut workers = Vec::with_capacity(count);
+    let mut outcome = Ok(());
+    for (index, queue) in queues.into_iter().enumerate() {
+        let (shared, ready) = (shared.clone(), ready.clone());
+        let worker = thread::Builder::new()
+            .name(format!("open-coroutine-{index}"))
+            .spawn(move || {
+                let _stack = overflow::AlternateStack::ensure();
+                sched::start(index, shared, queue, |result| {
+                    let _ = ready.send(result);
+                });
+            });
+        match worker {
+            Ok(worker) => workers.push(worker),
+            Err(error) => {
+                outcome = Err(InitError::Worker(error));
+                break;
+            }
+        }
+    }
+    drop(ready);
+    let drivers = started.iter().take(workers.len());
+    outcome = outcome.and(
+        drivers
+            .collect::<io::Result<()>>()
+            .map_err(InitError::Driver),
+    );
+    if let Err(error) = outcome {
+        shared.stop();
+        join_all(workers);
+        return Err(error);
+    }
+    Ok(Runtime {
+        shared,
+        workers,
+        shutdown_timeout: chosen.shutdown_timeout,
+        capabilities: chosen.capabilities,
+    })
+}
+
+fn join_all(workers: Vec<thread::JoinHandle<()>>) {
+    for worker in workers {
+        // A worker runs no foreign code outside of coroutines; if it panicked
+        // all the same, the panic hook has reported it.
+        let _ = worker.join();
+    }
+}
+
+/// The running scheduler, started with the defaults if none is.
+fn shared() -> Result<Arc<Shared>, InitError> {
+    if let Some(shared) = sched::current_shared() {
+        return Ok(shared.clone());
+    }
+    let mut slot = RUNTIME.lock();
+    if slot.is_none() {
+        *slot = Some(start(Config::default())?);
+    }
+    Ok(slot.as_ref().expect("started above").shared.clone())
+}
+
+/// Stops the runtime: refuses new tasks, waits for those that are there until
+/// the configured `shutdown_timeout` (5 s) is over, then stops the workers.
+///
+/// # Errors
+///
+/// [`ShutdownError::Unfinished`] names what had not ended; the runtime is
+/// stopped all the same, and such tasks never run again.
+pub fn shutdown() -> Result<(), ShutdownError> {
+    if sched::on_coroutine() {
+        return Err(ShutdownError::OnCoroutine);
+    }
+    let runtime = RUNTIME.lock().take().ok_or(ShutdownError::NotRunning)?;
+    runtime.shared.close();
+    let deadline = Instant::now() + runtime.shutdown_timeout;
+    let is_drained = runtime.shared.wait_drained(deadline);
+    let (running, count) = runtime.shared.unfinished();
+    runtime.shared.stop();
+    if is_drained {
+        join_all(runtime.workers);
+        return Ok(());
+    }
+    // Not joined: one of them may be inside a task that never suspends.
+    Err(ShutdownError::Unfinished { running, count })
+}
+
+/// Tells the running runtime that `fd` is about to be closed or replaced, so
+/// that coroutines that wait on it get `EBADF`.
+pub fn notify_close(fd: std::os::fd::RawFd) {
+    if let Some(shared) = sched::current_shared() {
+        return shared.notify_close(fd);
+    }
+    // A plain thread must not wait for `init`, which closes descriptors itself.
+    let shared = RUNTIME
+        .try_lock()
+        .and_then(|slot| slot.as_ref().map(|runtime| runtime.shared.clone()));
+    if let Some(shared) = shared {
+        shared.notify_close(fd);
+    }
+}
+
+fn wake_joiners(word: &std::sync::atomic::AtomicU32) {
+    futex::wake_all(word);
+}
+
+/// Which driver is used when none is asked for: io_uring if the kernel allows
+/// it, else epoll, and why not io_uring.
+fn probe_driver() -> (Kind, Option<io::Error>) {
+    match crate::driver::Driver::probe() {
+        Ok(()) => (Kind::IoUring, None),
+        Err(error) => (Kind::Epoll, Some(error)),
+    }
+}

@@ -1,0 +1,59 @@
+//! What the running code knows of the runtime: its coroutine and its worker.
+//!
+//! In full mode a coroutine has a copy of its own, in its own thread-local
+//! storage, whose `coroutine` never changes while it runs a task; so the
+//! compiler may keep the address across suspensions. In restricted mode the
+//! worker sets and clears the thread's copy around each resume.
+
+use std::cell::Cell;
+use std::ptr;
+
+use super::scheduled::Scheduled;
+use super::worker::Worker;
+
+struct Local {
+    coroutine: Cell<*const Scheduled>,
+    /// Only set on the worker's own stack and storage, see [`worker`].
+    worker: Cell<*const Worker>,
+}
+
+thread_local! {
+    static LOCAL: Local = const {
+        Local {
+            coroutine: Cell::new(ptr::null()),
+            worker: Cell::new(ptr::null()),
+        }
+    };
+}
+
+/// The coroutine that the caller runs on, or null.
+#[inline]
+pub(super) fn coroutine() -> *const Scheduled {
+    LOCAL.with(|local| local.coroutine.get())
+}
+
+/// Sets what [`coroutine`] returns.
+#[inline]
+pub(super) fn set_coroutine(coroutine: *const Scheduled) {
+    LOCAL.with(|local| local.coroutine.set(coroutine));
+}
+
+/// Sets what [`worker`] returns on this thread's own stack.
+pub(super) fn set_worker(worker: *const Worker) {
+    LOCAL.with(|local| local.worker.set(worker));
+}
+
+/// The worker that the caller runs on, as a coroutine or as its scheduler, or
+/// null. On a coroutine it is valid until the next suspension.
+#[inline]
+pub(super) fn worker() -> *const Worker {
+    LOCAL.with(|local| {
+        let coroutine = local.coroutine.get();
+        if coroutine.is_null() {
+            local.worker.get()
+        } else {
+            // SAFETY: code that runs on a coroutine keeps it alive.
+            unsafe { (*coroutine).worker() }
+        }
+    })
+}

@@ -1,0 +1,30 @@
+//! Who runs, where and when.
+//!
+//! * `shared`: what all workers see of each other.
+//! * `worker`: one scheduling thread and its loop.
+//! * `scheduled`: a started task: stack, thread-local storage, state.
+//! * `ordered`: the queue of what has a priority.
+//! * `sleep`: which worker sleeps and who wakes it; `README.md` has the steps.
+//! * `suspend`: what the layers above call on a coroutine.
+//!
+//! # Invariants
+//!
+//! 1. A coroutine is in at most one queue, and in none while it runs.
+//! 2. The reason of a suspension is a value that the worker acts on after the
+//!    switch, on its own stack; so a wake-up cannot overtake a suspension.
+//! 3. Whoever may wake a waiting coroutine is shut out, by a lock that both
+//!    take or because it is the same worker, before the wait's frame returns.
+//! 4. The worker's state is never borrowed across a switch.
+
+mod local;
+mod ordered;
+mod scheduled;
+mod shared;
+mod sleep;
+mod suspend;
+mod worker;
+
+pub use scheduled::{Waiter, Woken};
+pub use shared::{Settings, Shared};
+pub use suspend::*;
+pub(crate) use worker::{Queue, start};

@@ -1,0 +1,422 @@
+//! A started task: its stack, its thread-local storage and its state.
+//!
+//! The same object runs one task after the other; between two of them it lies
+//! in a worker's cache with its storage reset.
+//!
+//! # States of a wait
+//!
+//! `RUNNING` (nobody has woken it), `SUSPENDED` (it has left the processor, a
+//! wake-up must make it runnable), `NOTIFIED` (a wake-up came). The coroutine
+//! sets `RUNNING` before it publishes a [`Waiter`]; its worker moves `RUNNING`
+//! to `SUSPENDED` after the switch, and runs it on if that fails; a waker swaps
+//! in `NOTIFIED`, and makes it runnable if it was `SUSPENDED`. So exactly one
+//! of the two makes it runnable, and only after it is off its stack.
+
+use std::cell::{Cell, UnsafeCell};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::Instant;
+
+use corosensei::{CoroutineResult, Yielder};
+
+use super::local;
+use super::shared::Shared;
+use super::suspend::IoWait;
+use super::worker::Worker;
+use crate::coroutine::Segment;
+use crate::stack::Stack;
+use crate::sys;
+use crate::task::Run;
+use crate::timer::TimerKey;
+use crate::tls::{self, Isolation, ThreadTls};
+use crate::util::lock::Lock;
+use crate::util::sync::atomic::AtomicU8;
+use crate::util::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+/// Why a coroutine gave up the processor. Acted on by its worker.
+pub(super) enum Suspend {
+    /// Others may run; it is still runnable.
+    Yield,
+    /// It waits for a [`Waiter`] to be woken, at most until `deadline`.
+    Park { deadline: Option<Instant> },
+    /// It waits for the driver to complete an operation.
+    Io(NonNull<IoWait>),
+    /// Its task has ended.
+    Done,
+}
+
+/// What a resumed coroutine is to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Command {
+    /// Go on; or, between two tasks, run the next one.
+    Run,
+    /// Between two tasks only: return, so that the stack can be freed.
+    Exit,
+}
+
+const RUNNING: u8 = 0;
+const SUSPENDED: u8 = 1;
+const NOTIFIED: u8 = 2;
+
+/// A coroutine as the scheduler sees it.
+pub(crate) struct Scheduled {
+    shared: Arc<Shared>,
+    isolation: Option<&'static Isolation>,
+    /// Whose processor it runs on. Valid while it runs.
+    worker: Cell<*const Worker>,
+    /// The index of that worker, which stays known when it has stopped.
+    home: Cell<usize>,
+    yielder: Cell<*const Yielder<Command, Suspend>>,
+    wait: AtomicU8,
+    /// The deadline of the current wait, and the worker that keeps it.
+    timer: Cell<Option<(usize, TimerKey)>>,
+    priority: Cell<i64>,
+    /// Sections in which hooked functions pass through, nested.
+    pass_through: Cell<u32>,
+    /// The task it runs. Locked because shutdown names tasks from outside.
+    task: Lock<Option<Arc<dyn Run>>>,
+    /// Restricted mode: the thread's innermost stack segment while suspended.
+    segment: Cell<*const Segment>,
+    block: UnsafeCell<Option<tls::Block>>,
+    context: UnsafeCell<ManuallyDrop<Context>>,
+}
+
+type Context = Option<corosensei::Coroutine<Command, Suspend, (), Stack>>;
+
+// SAFETY: the cells belong to whoever runs the coroutine: the coroutine itself,
+// or the worker that has taken it out of a queue (invariant 1 of `sched`), and
+// queues hand them over with release and acquire. `wait`, `task` and `shared`
+// are made for sharing.
+unsafe impl Send for Scheduled {}
+// SAFETY: as above.
+unsafe impl Sync for Scheduled {}
+
+impl Scheduled {
+    /// A coroutine on `stack`, ready for its first task.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for its thread-local storage.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        isolation: Option<&'static Isolation>,
+        stack: Stack,
+    ) -> io::Result<Box<Self>> {
+        let block = isolation.map(tls::Block::new).transpose()?;
+        let this = Box::new(Self {
+            shared: shared.clone(),
+            isolation,
+            worker: Cell::new(ptr::null()),
+            home: Cell::new(0),
+            yielder: Cell::new(ptr::null()),
+            wait: AtomicU8::new(RUNNING),
+            timer: Cell::new(None),
+            priority: Cell::new(0),
+            pass_through: Cell::new(0),
+            task: Lock::new(None),
+            segment: Cell::new(ptr::null()),
+            block: UnsafeCell::new(block),
+            context: UnsafeCell::new(ManuallyDrop::new(None)),
+        });
+        let own = SendPtr(NonNull::from(&*this));
+        let segment = Segment::of(&stack);
+        let context = corosensei::Coroutine::with_stack(stack, move |yielder, command| {
+            // SAFETY: the box outlives its context: `drop` ends the context first.
+            unsafe { own.get().as_ref() }.main(yielder, command, &segment);
+        });
+        // SAFETY: nobody else knows the new object yet.
+        unsafe { **this.context.get() = Some(context) };
+        Ok(this)
+    }
+
+    /// Gives it the next task.
+    pub(super) fn assign(&self, task: Arc<dyn Run>) {
+        self.priority.set(task.meta().priority);
+        self.pass_through
+            .set(u32::from(!self.shared.settings().diverts));
+        *self.task.lock() = Some(task);
+    }
+
+    /// Takes the ended task out.
+    pub(super) fn take_task(&self) -> Option<Arc<dyn Run>> {
+        self.task.lock().take()
+    }
+
+    /// Calls `body` with the task's name; without it if another thread is just
+    /// looking at the task. For signal handlers.
+    pub(super) fn with_task_name(&self, body: impl FnOnce(&str)) {
+        let task = self.task.try_lock();
+        let meta = task.as_ref().and_then(|task| Some(task.as_ref()?.meta()));
+        body(
+            meta.and_then(|meta| meta.name.as_deref())
+                .unwrap_or("<unnamed>"),
+        );
+    }
+
+    /// The task it runs.
+    pub(super) fn task(&self) -> Option<Arc<dyn Run>> {
+        self.task.lock().clone()
+    }
+
+    /// Makes the storage as new. False if this object must not run another task.
+    pub(super) fn reset(&self) -> bool {
+        // SAFETY: called by the worker that saw `Done`, so the coroutine does
+        // not run, and its thread-locals have been destroyed.
+        unsafe { (*self.block.get()).as_mut() }.is_none_or(|block| unsafe { block.reset() })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn priority(&self) -> i64 {
+        self.priority.get()
+    }
+
+    pub(super) fn worker(&self) -> *const Worker {
+        self.worker.get()
+    }
+
+    /// The worker that it ran on last, to which it is pinned in restricted mode.
+    pub(super) fn home(&self) -> usize {
+        self.home.get()
+    }
+
+    pub(super) fn set_timer(&self, timer: Option<(usize, TimerKey)>) {
+        self.timer.set(timer);
+    }
+
+    pub(super) fn take_timer(&self) -> Option<(usize, TimerKey)> {
+        self.timer.take()
+    }
+
+    pub(super) fn pass_through(&self) -> &Cell<u32> {
+        &self.pass_through
+    }
+
+    pub(super) fn is_isolated(&self) -> bool {
+        self.isolation.is_some()
+    }
+
+    /// The storage block. Null-like `None` in restricted mode.
+    ///
+    /// # Safety
+    ///
+    /// Called on the coroutine itself, or by the worker that owns it.
+    pub(super) unsafe fn block(&self) -> Option<&tls::Block> {
+        // SAFETY: the block is only changed by the owner between two tasks.
+        unsafe { (*self.block.get()).as_ref() }
+    }
+
+    /// Runs it until it suspends.
+    ///
+    /// # Safety
+    ///
+    /// The caller has taken it out of a queue (invariant 1) and runs on the own
+    /// stack and storage of `worker`'s thread, whose storage `thread` is.
+    pub(super) unsafe fn resume(&self, worker: &Worker, thread: Option<&ThreadTls>) -> Suspend {
+        self.worker.set(worker);
+        self.home.set(worker.index());
+        // SAFETY: the caller's promise.
+        match unsafe { self.switch(Command::Run, thread) } {
+            CoroutineResult::Yield(suspend) => suspend,
+            CoroutineResult::Return(()) => unreachable!("it returns only when told to exit"),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`resume`](Self::resume).
+    unsafe fn switch(
+        &self,
+        command: Command,
+        thread: Option<&ThreadTls>,
+    ) -> CoroutineResult<Suspend, ()> {
+        // SAFETY: the caller owns the coroutine while it is suspended.
+        let (context, block) = unsafe { (&mut *self.context.get(), &*self.block.get()) };
+        let context = context.as_mut().expect("set by `new`");
+        if let (Some(block), Some(thread)) = (block, thread) {
+            // SAFETY: the caller runs on `thread`, and the block belongs to
+            // this coroutine.
+            return unsafe { switch_isolated(context, command, thread, block) };
+        }
+        local::set_coroutine(self);
+        let outer = Segment::replace_innermost(self.segment.get());
+        let result = context.resume(command);
+        self.segment.set(Segment::replace_innermost(outer));
+        local::set_coroutine(ptr::null());
+        result
+    }
+
+    /// The coroutine's own main function: one task after the other.
+    fn main(&self, yielder: &Yielder<Command, Suspend>, first: Command, segment: &Segment) {
+        self.yielder.set(yielder);
+        let mut command = first;
+        while command == Command::Run {
+            if let Some(isolation) = self.isolation {
+                // SAFETY: on a fresh or reset block, once per task.
+                unsafe { tls::begin(isolation) };
+                local::set_coroutine(self);
+            }
+            // The segment lives in the closure that the stack holds.
+            Segment::replace_innermost(segment);
+            let task = self.task().expect("a task is assigned before each start");
+            task.run();
+            drop(task);
+            if let Some(isolation) = self.isolation {
+                // SAFETY: on the coroutine's own block, at the end of a task.
+                unsafe { tls::end(isolation) };
+            }
+            command = yielder.suspend(Suspend::Done);
+        }
+    }
+
+    /// Gives up the processor for `reason`; returns when resumed. `errno` is as
+    /// before.
+    ///
+    /// # Safety
+    ///
+    /// Called on this coroutine, with nothing borrowed of its worker.
+    #[inline(never)]
+    pub(super) unsafe fn suspend(&self, reason: Suspend) {
+        let errno = sys::errno();
+        // SAFETY: `main` set it, and its frame lies below the caller's.
+        let command = unsafe { &*self.yielder.get() }.suspend(reason);
+        debug_assert!(
+            command == Command::Run,
+            "only idle coroutines are told to exit"
+        );
+        sys::set_errno(errno);
+    }
+
+    /// Before a wait: forget earlier wake-ups.
+    pub(super) fn prepare_wait(&self) {
+        self.wait.store(RUNNING, Relaxed);
+    }
+
+    /// After the switch: whether it now waits; if not, it was woken already.
+    #[must_use]
+    pub(super) fn commit_wait(&self) -> bool {
+        // AcqRel: the waker may resume it on another thread; and pairs with
+        // `notify` if the wake-up came first.
+        self.wait
+            .compare_exchange(RUNNING, SUSPENDED, AcqRel, Acquire)
+            .is_ok()
+    }
+
+    /// A wake-up. Returns whether the caller must make it runnable.
+    #[must_use]
+    pub(super) fn notify(&self) -> bool {
+        // AcqRel: pairs with `commit_wait`.
+        self.wait.swap(NOTIFIED, AcqRel) == SUSPENDED
+    }
+}
+
+/// Switches storage and stack to a coroutine, and back when it suspends.
+///
+/// Between the two writes of the thread pointer nothing here may touch
+/// thread-local storage: its address would be the wrong one. `Coroutine::resume`
+/// has none, and this function stays out of line so that none moves in.
+///
+/// # Safety
+///
+/// The caller runs on `thread`, and `block` belongs to `context`.
+#[inline(never)]
+unsafe fn switch_isolated(
+    context: &mut corosensei::Coroutine<Command, Suspend, (), Stack>,
+    command: Command,
+    thread: &ThreadTls,
+    block: &tls::Block,
+) -> CoroutineResult<Suspend, ()> {
+    // SAFETY: the caller's promise.
+    unsafe { tls::enter(thread, block) };
+    let result = context.resume(command);
+    // SAFETY: `enter` was called above with the same arguments.
+    unsafe { tls::leave(thread, block) };
+    result
+}
+
+/// Ends an idle coroutine so that its stack and storage are freed.
+///
+/// # Safety
+///
+/// `coroutine` has no task, and the caller runs on the own storage of a thread,
+/// which `thread` is.
+pub(super) unsafe fn destroy(coroutine: Box<Scheduled>, thread: Option<&ThreadTls>) {
+    // SAFETY: the caller owns the idle coroutine.
+    let started = unsafe { !(*coroutine.yielder.as_ptr()).is_null() };
+    if started {
+        // SAFETY: the caller's promise; it suspended with `Done`.
+        let result = unsafe { coroutine.switch(Command::Exit, thread) };
+        debug_assert!(matches!(result, CoroutineResult::Return(())));
+    }
+    // SAFETY: the context has ended or never started, and is not used again.
+    unsafe { ManuallyDrop::drop(&mut *coroutine.context.get()) };
+}
+
+struct SendPtr(NonNull<Scheduled>);
+
+impl SendPtr {
+    fn get(&self) -> NonNull<Scheduled> {
+        self.0
+    }
+}
+
+/// A coroutine that waits, for the one that is to wake it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter(NonNull<Scheduled>);
+
+// SAFETY: `wake` may be called on any thread.
+unsafe impl Send for Waiter {}
+// SAFETY: as above.
+unsafe impl Sync for Waiter {}
+
+impl Waiter {
+    pub(super) fn new(coroutine: NonNull<Scheduled>) -> Self {
+        Self(coroutine)
+    }
+
+    /// Ends the wait that this waiter was made for. Returns the coroutine if
+    /// it must now be made runnable, which may happen later and without locks.
+    ///
+    /// # Safety
+    ///
+    /// The coroutine has not returned from the wait yet, and cannot before this
+    /// call ends (invariant 3 of `sched`): the caller holds a lock that the
+    /// coroutine takes after its wait, or is the only one that can wake it.
+    #[must_use = "a woken coroutine must be made runnable"]
+    pub unsafe fn notify(self) -> Option<Woken> {
+        // SAFETY: the caller keeps the coroutine from ending.
+        unsafe { self.0.as_ref() }.notify().then_some(Woken(self.0))
+    }
+
+    /// [`notify`](Self::notify), and makes it runnable.
+    ///
+    /// # Safety
+    ///
+    /// As for `notify`.
+    pub unsafe fn wake(self) {
+        // SAFETY: the caller's promise.
+        if let Some(woken) = unsafe { self.notify() } {
+            woken.run();
+        }
+    }
+}
+
+/// A coroutine whose wait has ended and which is in no queue yet. Dropping it
+/// without [`run`](Self::run) loses the coroutine.
+#[derive(Debug)]
+pub struct Woken(NonNull<Scheduled>);
+
+// SAFETY: it belongs to the holder, who may be on any thread.
+unsafe impl Send for Woken {}
+
+impl Woken {
+    /// Makes it runnable.
+    pub fn run(self) {
+        // SAFETY: `notify` found it suspended, and told only us.
+        unsafe { Shared::make_runnable(self.0) };
+    }
+}

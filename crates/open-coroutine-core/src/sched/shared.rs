@@ -1,0 +1,461 @@
+//! What all workers of a runtime see of each other: queues, sleepers, limits.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_deque::{Injector, Steal, Stealer};
+use crossbeam_utils::CachePadded;
+
+use super::local;
+use super::ordered::Ordered;
+use super::scheduled::Scheduled;
+use super::sleep::Sleepers;
+use super::worker::Queue;
+use crate::driver::{self, FdWaiters, Request};
+use crate::pool::Pool;
+use crate::stack;
+use crate::sys;
+use crate::task::Run;
+use crate::timer::Timers;
+use crate::tls::Isolation;
+use crate::util::lock::Lock;
+
+/// How a runtime schedules. See `runtime::Config` for what users set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Number of workers, at least 1.
+    pub workers: usize,
+    /// Bytes of stack of a coroutine that does not ask for more.
+    pub stack_size: usize,
+    /// Idle coroutines that are kept however long they are idle.
+    pub min_size: usize,
+    /// Coroutines alive at once; tasks beyond that wait for one to end.
+    pub max_size: Option<usize>,
+    /// How long an idle coroutine or stack is kept.
+    pub keep_alive_time: Duration,
+    /// Which driver each worker uses.
+    pub driver: driver::Kind,
+    /// Per-coroutine thread-local storage, in full mode.
+    pub isolation: Option<&'static Isolation>,
+    /// Whether hooked functions suspend the coroutine that calls them.
+    pub diverts: bool,
+    /// Wakes whoever waits for the word of a task that has ended. The futex
+    /// table belongs to a layer above this one.
+    pub wake_joiners: fn(&AtomicU32),
+}
+
+/// Something that a worker can run.
+pub(crate) enum Runnable {
+    /// A task that has no coroutine yet.
+    Task(Arc<dyn Run>),
+    /// A coroutine that was suspended, and is in no other queue.
+    Coroutine(NonNull<Scheduled>),
+}
+
+// SAFETY: a coroutine in a queue belongs to whoever takes it out.
+unsafe impl Send for Runnable {}
+
+/// What is sent to one certain worker.
+pub(super) enum Message {
+    /// A coroutine that is pinned to this worker.
+    Ready(NonNull<Scheduled>),
+    /// A file descriptor that is closed under its waiters.
+    Closed { fd: RawFd, epoch: u64 },
+}
+
+// SAFETY: as for `Runnable`.
+unsafe impl Send for Message {}
+
+/// What happens at a deadline.
+pub(super) enum TimerEvent {
+    /// The wait of this coroutine ends.
+    Wake(NonNull<Scheduled>),
+    /// This operation is cancelled; its completion ends the wait.
+    Cancel(NonNull<Request>),
+}
+
+// SAFETY: entries are removed before what they point to goes away, and `Cancel`
+// is only acted on by the worker whose driver has the request.
+unsafe impl Send for TimerEvent {}
+
+/// What other threads see of one worker.
+pub(super) struct Seat {
+    pub(super) stealer: Stealer<Runnable>,
+    /// The coroutine that the running one woke last.
+    pub(super) run_next: AtomicPtr<Scheduled>,
+    /// How many coroutines it has resumed; for the watcher.
+    pub(super) resumes: AtomicU64,
+    pub(super) timers: Lock<Timers<TimerEvent>>,
+    inbox: Lock<Vec<Message>>,
+    has_mail: AtomicBool,
+    pub(super) outside: OnceLock<Outside>,
+}
+
+/// The parts of a worker's driver that other threads may use.
+pub(super) struct Outside {
+    pub(super) waker: Arc<driver::Waker>,
+    pub(super) waiters: Arc<FdWaiters>,
+}
+
+/// One runtime's scheduler, shared by its workers.
+pub struct Shared {
+    settings: Settings,
+    seats: Box<[CachePadded<Seat>]>,
+    injector: Injector<Runnable>,
+    pub(super) ordered: Ordered,
+    pub(super) sleepers: Sleepers,
+    /// The worker that looks after stranded run-next slots, see `README.md`.
+    pub(super) watcher: AtomicUsize,
+    /// Tasks spawned and not yet ended.
+    tasks: AtomicUsize,
+    /// Changes when `tasks` becomes 0 while somebody waits for that.
+    drained: AtomicU32,
+    limit: Lock<Limit>,
+    /// Every coroutine object there is, to name what is left at shutdown.
+    all: Lock<Vec<NonNull<Scheduled>>>,
+    closing: AtomicBool,
+    stopping: AtomicBool,
+    pool: Pool,
+}
+
+// SAFETY: the pointers in `all` and `Seat` are handed over as `Scheduled` says.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+/// What `max_size` bounds; unused without it.
+#[derive(Default)]
+struct Limit {
+    live: usize,
+    waiting: VecDeque<Arc<dyn Run>>,
+}
+
+/// Nobody watches run-next slots.
+pub(super) const NO_WATCHER: usize = usize::MAX;
+/// Somebody should.
+pub(super) const WATCHER_WANTED: usize = usize::MAX - 1;
+
+impl Shared {
+    pub(crate) fn new(settings: Settings, queues: &[Queue], pool: Pool) -> Self {
+        let seats = queues.iter().map(|queue| {
+            CachePadded::new(Seat {
+                stealer: queue.stealer(),
+                run_next: AtomicPtr::new(ptr::null_mut()),
+                resumes: AtomicU64::new(0),
+                timers: Lock::new(Timers::new()),
+                inbox: Lock::new(Vec::new()),
+                has_mail: AtomicBool::new(false),
+                outside: OnceLock::new(),
+            })
+        });
+        Self {
+            seats: seats.collect(),
+            injector: Injector::new(),
+            ordered: Ordered::new(),
+            sleepers: Sleepers::new(settings.workers),
+            watcher: AtomicUsize::new(NO_WATCHER),
+            tasks: AtomicUsize::new(0),
+            drained: AtomicU32::new(0),
+            limit: Lock::new(Limit::default()),
+            all: Lock::new(Vec::new()),
+            closing: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            pool,
+            settings,
+        }
+    }
+
+    /// What the runtime was started with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The threads for calls that no driver can do.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The runtime that the caller runs in, if it runs on one of its workers.
+    pub fn current() -> Option<Arc<Self>> {
+        // SAFETY: the worker is valid for this call, and holds its `Shared`.
+        unsafe { local::worker().as_ref() }.map(|worker| worker.shared().clone())
+    }
+
+    pub(super) fn seats(&self) -> &[CachePadded<Seat>] {
+        &self.seats
+    }
+
+    /// Makes `task` run some time soon. False if the runtime is shutting down;
+    /// the task is then dropped without having run.
+    pub fn spawn(&self, task: Arc<dyn Run>) -> bool {
+        self.tasks.fetch_add(1, SeqCst);
+        if self.closing.load(SeqCst) {
+            self.task_ended();
+            return false;
+        }
+        let priority = task.meta().priority;
+        self.enqueue(Runnable::Task(task), priority);
+        true
+    }
+
+    /// Puts a runnable where every worker can find it, and wakes one.
+    pub(super) fn enqueue(&self, runnable: Runnable, priority: i64) {
+        // SAFETY: valid until the caller suspends, which it does not here.
+        let worker = unsafe { local::worker().as_ref() };
+        match worker {
+            _ if priority != 0 => self.ordered.push(priority, runnable),
+            Some(worker) if ptr::eq(&**worker.shared(), self) => worker.push(runnable),
+            _ => self.injector.push(runnable),
+        }
+        self.wake_one();
+    }
+
+    /// Wakes a sleeping worker, unless one is looking for work already.
+    #[inline]
+    pub(super) fn wake_one(&self) {
+        if let Some(worker) = self.sleepers.choose_sleeper() {
+            self.wake(worker);
+        }
+    }
+
+    pub(super) fn wake(&self, worker: usize) {
+        if let Some(outside) = self.seats[worker].outside.get() {
+            outside.waker.wake();
+        }
+    }
+
+    /// Makes a coroutine that was woken run again.
+    ///
+    /// # Safety
+    ///
+    /// It is suspended, in no queue, and the caller alone has woken it.
+    pub(super) unsafe fn make_runnable(coroutine: NonNull<Scheduled>) {
+        // SAFETY: it cannot end before it is in a queue.
+        let (shared, target) = unsafe { (coroutine.as_ref().shared(), coroutine.as_ref()) };
+        // SAFETY: valid until the caller suspends, which it does not here.
+        let worker = unsafe { local::worker().as_ref() };
+        if !target.is_isolated() {
+            let shared = shared.clone();
+            return shared.send(target.home(), Message::Ready(coroutine));
+        }
+        let priority = target.priority();
+        match worker {
+            Some(worker) if priority == 0 => worker.push_next(coroutine),
+            Some(worker) => worker
+                .shared()
+                .enqueue(Runnable::Coroutine(coroutine), priority),
+            // Once it is queued it may end and drop its reference.
+            None => shared
+                .clone()
+                .enqueue(Runnable::Coroutine(coroutine), priority),
+        }
+    }
+
+    /// Sends `message` to worker `index` and wakes it.
+    pub(super) fn send(&self, index: usize, message: Message) {
+        let seat = &self.seats[index];
+        let mut inbox = seat.inbox.lock();
+        inbox.push(message);
+        // Under the lock, so that a drain clears it only with the messages.
+        seat.has_mail.store(true, SeqCst);
+        drop(inbox);
+        self.wake(index);
+    }
+
+    pub(super) fn receive(&self, index: usize) -> Vec<Message> {
+        let seat = &self.seats[index];
+        if !seat.has_mail.load(Acquire) {
+            return Vec::new();
+        }
+        let mut inbox = seat.inbox.lock();
+        seat.has_mail.store(false, Relaxed);
+        std::mem::take(&mut inbox)
+    }
+
+    /// Work that belongs to no worker yet; some of it moves to `local`.
+    pub(super) fn take_injected(
+        &self,
+        local: &crossbeam_deque::Worker<Runnable>,
+    ) -> Option<Runnable> {
+        retry(|| self.injector.steal_batch_and_pop(local))
+    }
+
+    /// Step S2 of the sleep protocol: whether any queue has work for `index`.
+    pub(super) fn has_work_for(&self, index: usize) -> bool {
+        !self.injector.is_empty()
+            || !self.ordered.is_empty()
+            || self.seats[index].has_mail.load(Relaxed)
+            || self.seats.iter().any(|seat| !seat.stealer.is_empty())
+            || self.is_stopping()
+    }
+
+    /// Tells every worker that `fd` is about to be closed. Operations that wait
+    /// on it end with `EBADF`.
+    pub fn notify_close(&self, fd: RawFd) {
+        let mut epoch = None;
+        for (index, seat) in self.seats.iter().enumerate() {
+            let Some(outside) = seat.outside.get() else {
+                continue;
+            };
+            if outside.waiters.any(fd) {
+                let epoch = *epoch.get_or_insert_with(driver::next_close_epoch);
+                self.send(index, Message::Closed { fd, epoch });
+            }
+        }
+    }
+
+    /// Asks for a coroutine for `task`. Returns the task if it may start now;
+    /// otherwise it is kept until another coroutine ends.
+    pub(super) fn admit(&self, task: Arc<dyn Run>) -> Option<Arc<dyn Run>> {
+        let Some(max) = self.settings.max_size else {
+            return Some(task);
+        };
+        let mut limit = self.limit.lock();
+        if limit.live < max {
+            limit.live += 1;
+            return Some(task);
+        }
+        limit.waiting.push_back(task);
+        None
+    }
+
+    /// A task has ended, and its coroutine is free.
+    pub(super) fn task_ended(&self) {
+        // SeqCst: pairs with `wait_drained`, which sets `closing` first.
+        if self.tasks.fetch_sub(1, SeqCst) == 1 && self.closing.load(SeqCst) {
+            self.drained.fetch_add(1, SeqCst);
+            sys::futex_wake(&self.drained, u32::MAX >> 1);
+        }
+    }
+
+    /// The counterpart of [`admit`](Self::admit): hands the place on.
+    pub(super) fn release(&self) {
+        if self.settings.max_size.is_none() {
+            return;
+        }
+        let mut limit = self.limit.lock();
+        limit.live -= 1;
+        let next = limit.waiting.pop_front();
+        drop(limit);
+        if let Some(task) = next {
+            let priority = task.meta().priority;
+            self.enqueue(Runnable::Task(task), priority);
+        }
+    }
+
+    pub(super) fn register(&self, coroutine: NonNull<Scheduled>) {
+        self.all.lock().push(coroutine);
+    }
+
+    pub(super) fn unregister(&self, coroutine: NonNull<Scheduled>) {
+        let mut all = self.all.lock();
+        if let Some(index) = all.iter().rposition(|&other| other == coroutine) {
+            all.swap_remove(index);
+        }
+    }
+
+    /// Refuses new tasks from now on.
+    pub fn close(&self) {
+        self.closing.store(true, SeqCst);
+    }
+
+    /// Waits until every task has ended, at most until `deadline`. Call it on a
+    /// plain thread. Returns whether they have.
+    pub fn wait_drained(&self, deadline: Instant) -> bool {
+        loop {
+            let word = self.drained.load(SeqCst);
+            if self.tasks.load(SeqCst) == 0 {
+                return true;
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return false;
+            };
+            sys::futex_wait(&self.drained, word, Some(left));
+        }
+    }
+
+    /// What has not ended: the names of running tasks, and how many there are
+    /// in all, those that have not started included.
+    pub fn unfinished(&self) -> (Vec<String>, usize) {
+        let all = self.all.lock();
+        let names = all.iter().filter_map(|coroutine| {
+            // SAFETY: registered objects are alive; `unregister` takes the lock.
+            let task = unsafe { coroutine.as_ref() }.task()?;
+            let meta = task.meta();
+            Some(match &meta.name {
+                Some(name) => format!("{name} (task {})", meta.id),
+                None => format!("task {}", meta.id),
+            })
+        });
+        (names.collect(), self.tasks.load(SeqCst))
+    }
+
+    /// Makes the workers leave their loops.
+    pub fn stop(&self) {
+        self.stopping.store(true, SeqCst);
+        for index in 0..self.seats.len() {
+            self.wake(index);
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    /// The stack size for `task`.
+    pub(super) fn stack_size(&self, task: &dyn Run) -> usize {
+        task.meta().stack_size.unwrap_or(self.settings.stack_size)
+    }
+
+    pub(super) fn new_coroutine(self: &Arc<Self>, size: usize) -> io::Result<Box<Scheduled>> {
+        let stack = stack::pool().allocate(size)?;
+        let coroutine = Scheduled::new(self, self.settings.isolation, stack)?;
+        self.register(NonNull::from(&*coroutine));
+        Ok(coroutine)
+    }
+
+    /// Makes a sleeping worker look after run-next slots, if none does.
+    #[inline]
+    pub(super) fn want_watcher(&self) {
+        if self.sleepers.any_asleep() && self.watcher.load(SeqCst) == NO_WATCHER {
+            self.hire_watcher();
+        }
+    }
+
+    #[cold]
+    fn hire_watcher(&self) {
+        let hired = self
+            .watcher
+            .compare_exchange(NO_WATCHER, WATCHER_WANTED, AcqRel, Relaxed);
+        if hired.is_ok() {
+            self.wake_one();
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("settings", &self.settings)
+            .field("tasks", &self.tasks)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Repeats a steal that lost a race.
+pub(super) fn retry(mut steal: impl FnMut() -> Steal<Runnable>) -> Option<Runnable> {
+    loop {
+        match steal() {
+            Steal::Success(runnable) => return Some(runnable),
+            Steal::Empty => return None,
+            Steal::Retry => std::hint::spin_loop(),
+        }
+    }
+}

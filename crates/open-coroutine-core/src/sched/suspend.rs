@@ -1,0 +1,202 @@
+//! What the layers above call on a coroutine: yield, wait, perform I/O.
+//!
+//! Each function says what it does for a caller that is no coroutine.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::os::fd::RawFd;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::local;
+use super::scheduled::{Scheduled, Suspend, Waiter};
+use super::shared::Shared;
+use crate::driver::{Kind, Op, Request};
+use crate::task::Run;
+use crate::timer::TimerKey;
+use crate::tls;
+
+/// A request and the coroutine whose frame holds it.
+pub(super) struct IoWait {
+    pub(super) request: Request,
+    pub(super) coroutine: NonNull<Scheduled>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) timer: Cell<Option<TimerKey>>,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Its waiter was woken.
+    Notified,
+    /// The deadline came; a wake-up may have come too.
+    TimedOut,
+}
+
+#[inline]
+fn current() -> Option<&'static Scheduled> {
+    // SAFETY: code that runs on a coroutine keeps it alive, and the reference
+    // does not leave the functions of this module.
+    unsafe { local::coroutine().as_ref() }
+}
+
+/// Whether the caller runs on a coroutine.
+#[inline]
+pub fn on_coroutine() -> bool {
+    !local::coroutine().is_null()
+}
+
+/// Whether a hooked function must suspend the calling coroutine instead of
+/// blocking its thread. A plain thread pays one load and one branch.
+#[inline(always)]
+pub fn may_divert() -> bool {
+    let coroutine = local::coroutine();
+    // SAFETY: code that runs on a coroutine keeps it alive.
+    !coroutine.is_null() && unsafe { (*coroutine).pass_through().get() == 0 }
+}
+
+/// The task that the caller belongs to.
+pub fn current_task() -> Option<Arc<dyn Run>> {
+    current()?.task()
+}
+
+/// Calls `body` with the name of the task that the caller belongs to, if it
+/// belongs to one. Async-signal-safe if `body` is.
+pub fn with_current_name(body: impl FnOnce(&str)) {
+    if let Some(coroutine) = current() {
+        coroutine.with_task_name(body);
+    }
+}
+
+/// The runtime that the caller's coroutine belongs to.
+pub fn current_shared() -> Option<&'static Arc<Shared>> {
+    Some(current()?.shared())
+}
+
+/// Which driver the calling coroutine's runtime uses.
+pub fn driver_kind() -> Option<Kind> {
+    Some(current()?.shared().settings().driver)
+}
+
+/// Runs `body` with hooked functions passing through to libc.
+pub fn without_diversion<R>(body: impl FnOnce() -> R) -> R {
+    struct Leave<'a>(&'a Cell<u32>);
+    impl Drop for Leave<'_> {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() - 1);
+        }
+    }
+    let Some(coroutine) = current() else {
+        return body();
+    };
+    let depth = coroutine.pass_through();
+    depth.set(depth.get() + 1);
+    let _leave = Leave(depth);
+    body()
+}
+
+/// From here on every hooked function passes through: for the child of a fork,
+/// whose only thread is the caller's.
+pub fn stop_diverting() {
+    if let Some(coroutine) = current() {
+        coroutine.pass_through().set(u32::MAX / 2);
+    }
+}
+
+/// Lets others run. False if the caller is no coroutine.
+pub fn try_yield() -> bool {
+    let Some(coroutine) = current() else {
+        return false;
+    };
+    // SAFETY: called on `coroutine`, with nothing borrowed.
+    unsafe { coroutine.suspend(Suspend::Yield) };
+    true
+}
+
+/// Begins a wait: publish the waiter, then call [`wait`]. `None` if the caller
+/// is no coroutine.
+pub fn prepare_wait() -> Option<Waiter> {
+    let coroutine = current()?;
+    coroutine.prepare_wait();
+    Some(Waiter::new(NonNull::from(coroutine)))
+}
+
+/// Waits until the waiter of the last [`prepare_wait`] is woken or `deadline`
+/// has come.
+///
+/// # Panics
+///
+/// If the caller is no coroutine.
+pub fn wait(deadline: Option<Instant>) -> Wake {
+    let coroutine = current().expect("wait is called on a coroutine");
+    // SAFETY: called on `coroutine`, with nothing borrowed.
+    unsafe { coroutine.suspend(Suspend::Park { deadline }) };
+    let Some((worker, key)) = coroutine.take_timer() else {
+        return Wake::Notified;
+    };
+    // Invariant 3: expiry happens under this lock, so it is over after this.
+    match coroutine.shared().seats()[worker].timers.lock().remove(key) {
+        Some(_) => Wake::Notified,
+        None => Wake::TimedOut,
+    }
+}
+
+/// Sleeps until `deadline`. False if the caller is no coroutine.
+pub fn try_sleep_until(deadline: Instant) -> bool {
+    if prepare_wait().is_none() {
+        return false;
+    }
+    wait(Some(deadline));
+    true
+}
+
+/// Has the driver perform `op` and waits for its result: what the system call
+/// returns, or minus the error number. `ETIMEDOUT` means that the deadline came
+/// first and nothing was transferred.
+///
+/// # Safety
+///
+/// The contract of `op`'s system call. Called on a coroutine.
+///
+/// # Panics
+///
+/// If the caller is no coroutine.
+pub unsafe fn perform(op: Op, deadline: Option<Instant>) -> c_int {
+    let coroutine = current().expect("perform is called on a coroutine");
+    let mut wait = IoWait {
+        request: Request::new(op, ptr::null()),
+        coroutine: NonNull::from(coroutine),
+        deadline,
+        timer: Cell::new(None),
+    };
+    // SAFETY: `wait` stays where it is until the completion has been seen: the
+    // coroutine is resumed by nothing else.
+    unsafe { coroutine.suspend(Suspend::Io(NonNull::from(&mut wait))) };
+    wait.request.result()
+}
+
+/// Runs `body` on the thread-local storage of the OS thread below the calling
+/// coroutine; as it is for any other caller.
+///
+/// # Safety
+///
+/// `body` must neither suspend nor unwind.
+pub unsafe fn on_thread_storage<R>(body: impl FnOnce() -> R) -> R {
+    let Some(coroutine) = current() else {
+        return body();
+    };
+    // SAFETY: called on the coroutine, whose worker is valid until it suspends.
+    let (block, thread) = unsafe { (coroutine.block(), (*coroutine.worker()).thread()) };
+    let (Some(block), Some(thread)) = (block, thread) else {
+        return body();
+    };
+    // SAFETY: the caller's promise; the coroutine runs on this worker.
+    unsafe { tls::on_thread(thread, block, body) }
+}
+
+/// Ends every wait on `fd` with `EBADF`; called before `fd` is closed or
+/// replaced. `shared` is any runtime that may have such waits.
+pub fn notify_close(shared: &Shared, fd: RawFd) {
+    shared.notify_close(fd);
+}

@@ -1,0 +1,62 @@
+//! Park and unpark, for tasks by their own token.
+//!
+//! # States of a token
+//!
+//! `EMPTY`; `PARKED` (the task waits in the futex table); `NOTIFIED` (an unpark
+//! came, the next park returns at once).
+
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::time::{Duration, Instant};
+
+use super::futex;
+use crate::sched;
+use crate::task::Run;
+
+const EMPTY: u32 = 0;
+const PARKED: u32 = 1;
+const NOTIFIED: u32 = 2;
+
+/// Waits until the calling task is unparked; at once if it was already. Like
+/// `std::thread::park` it may return without reason. On a plain thread it is
+/// `std::thread::park`.
+pub fn park() {
+    park_until(None);
+}
+
+/// [`park`], for `timeout` at most.
+pub fn park_timeout(timeout: Duration) {
+    match Instant::now().checked_add(timeout) {
+        Some(deadline) => park_until(Some(deadline)),
+        None => park_until(None),
+    }
+}
+
+fn park_until(deadline: Option<Instant>) {
+    let Some(task) = sched::current_task() else {
+        return match deadline {
+            None => std::thread::park(),
+            Some(at) => {
+                std::thread::park_timeout(at.saturating_duration_since(Instant::now()));
+            }
+        };
+    };
+    let token = task.park_token();
+    // Acquire: pairs with the Release in `unpark`, whose writes are then seen.
+    if token
+        .compare_exchange(EMPTY, PARKED, Acquire, Acquire)
+        .is_ok()
+    {
+        futex::wait_anywhere(token, PARKED, deadline);
+    }
+    token.swap(EMPTY, Acquire);
+}
+
+/// Lets the task's next or current [`park`] return.
+pub fn unpark(task: &dyn Run) {
+    let token: &AtomicU32 = task.park_token();
+    // Release: pairs with the Acquire in `park_until`.
+    if token.swap(NOTIFIED, Release) == PARKED {
+        futex::wake_all(token);
+    }
+}

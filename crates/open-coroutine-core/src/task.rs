@@ -1,0 +1,361 @@
+//! A task: a closure, the result it will have, and who waits for that.
+//!
+//! One allocation holds all of it. The runtime sees it as `dyn Run`, the join
+//! handle as `dyn Join<R>`; both are the same `Arc`.
+//!
+//! # State
+//!
+//! Bits of one word, only ever set:
+//!
+//! * `STORED`: the result is in its place. Whoever sets the later one of
+//!   `STORED` and `DETACHED` drops the result.
+//! * `DONE`: the task's thread-locals are gone too; joiners may return.
+//! * `AWAITED`: somebody waits for `DONE` in the futex table.
+//! * `DETACHED`: the handle was dropped; nobody will take the result.
+//! * `TAKEN`: the result was taken.
+//!
+//! The thread that sets `TAKEN` (or the second of `STORED` and `DETACHED`) is
+//! the only one that touches the result from there on.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::task::Waker;
+
+use crate::util::lock::Lock;
+
+const STORED: u32 = 1;
+const DONE: u32 = 2;
+const AWAITED: u32 = 4;
+const DETACHED: u32 = 8;
+const TAKEN: u32 = 16;
+
+/// What is known of a task before it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Meta {
+    /// Unique in this process.
+    pub id: u64,
+    /// The name given by whoever spawned it.
+    pub name: Option<Box<str>>,
+    /// Smaller runs sooner; 0 is the default.
+    pub priority: i64,
+    /// Bytes of stack it asks for; `None` is the runtime's default.
+    pub stack_size: Option<usize>,
+}
+
+/// Why a task has no result.
+#[derive(Debug)]
+pub enum Failure {
+    /// It panicked, with this payload.
+    Panicked(Box<dyn Any + Send>),
+    /// It could not be given a stack or thread-local storage.
+    NotStarted(io::Error),
+}
+
+/// The runtime's view of a task.
+pub trait Run: Send + Sync {
+    /// Name, id, priority.
+    fn meta(&self) -> &Meta;
+
+    /// Runs the closure, on the coroutine that was made for it, and stores the
+    /// result. A second call does nothing.
+    fn run(&self);
+
+    /// Stores `failure` in place of a result. Does nothing after [`run`](Self::run).
+    fn fail(&self, failure: Failure);
+
+    /// Marks the end of the task, after its thread-locals are gone. Returns
+    /// the word to wake in the futex table, if somebody waits for it there.
+    #[must_use = "whoever waits must be woken"]
+    fn finish(&self) -> Option<&AtomicU32>;
+
+    /// The word that `unpark` and `park` of this task agree on.
+    fn park_token(&self) -> &AtomicU32;
+}
+
+/// The join handle's view of a task.
+pub trait Join<R>: Send + Sync {
+    /// Name, id, priority.
+    fn meta(&self) -> &Meta;
+
+    /// Whether the task has ended, thread-locals included.
+    fn is_done(&self) -> bool;
+
+    /// The word and the value to wait for it to change from, or `None` if the
+    /// task is done. Waking is asked for before this returns.
+    fn prepare_wait(&self) -> Option<(&AtomicU32, u32)>;
+
+    /// Registers `waker` to be woken at the end. Returns false if the task is
+    /// done already.
+    fn register(&self, waker: &Waker) -> bool;
+
+    /// Takes the result of a task that is done; `None` if it was taken before.
+    fn take(&self) -> Option<Result<R, Failure>>;
+
+    /// The handle is gone.
+    fn detach(&self);
+
+    /// The same task, as the runtime sees it.
+    fn as_run(self: Arc<Self>) -> Arc<dyn Run>;
+}
+
+struct Task<F, R> {
+    meta: Meta,
+    state: AtomicU32,
+    park_token: AtomicU32,
+    claimed: AtomicU32,
+    closure: UnsafeCell<Option<F>>,
+    result: UnsafeCell<Option<Result<R, Failure>>>,
+    waker: Lock<Option<Waker>>,
+}
+
+// SAFETY: `closure` is only touched by the thread that set `claimed`, `result`
+// as described under "State"; both are handed from one thread to another by the
+// release and acquire halves of those updates, so `Send` contents suffice.
+unsafe impl<F: Send, R: Send> Sync for Task<F, R> {}
+
+/// Both views of a new task.
+pub fn new<F, R>(meta: Meta, closure: F) -> (Arc<dyn Run>, Arc<dyn Join<R>>)
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    let task = Arc::new(Task {
+        meta,
+        state: AtomicU32::new(0),
+        park_token: AtomicU32::new(0),
+        claimed: AtomicU32::new(0),
+        closure: UnsafeCell::new(Some(closure)),
+        result: UnsafeCell::new(None),
+        waker: Lock::new(None),
+    });
+    (task.clone(), task)
+}
+
+impl<F, R> Task<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    /// The closure, for the one caller that gets it.
+    fn claim(&self) -> Option<F> {
+        if self.claimed.swap(1, AcqRel) != 0 {
+            return None;
+        }
+        // SAFETY: only the first to set `claimed` comes here.
+        unsafe { (*self.closure.get()).take() }
+    }
+
+    fn store(&self, result: Result<R, Failure>) {
+        // SAFETY: called once, by the one that has claimed the closure, and
+        // nobody reads the result before `STORED` is set below.
+        unsafe { *self.result.get() = Some(result) };
+        // AcqRel: publishes the result; and if the handle is gone, pairs with
+        // `detach`, after which the result is ours again.
+        if self.state.fetch_or(STORED, AcqRel) & DETACHED != 0 {
+            self.discard();
+        }
+    }
+
+    /// Drops a result that nobody will take.
+    fn discard(&self) {
+        // SAFETY: the caller set the later one of `STORED` and `DETACHED`, so
+        // the result is stored and nobody else touches it.
+        let result = unsafe { (*self.result.get()).take() };
+        // Like a detached thread's: a panic of the result's destructor has
+        // been reported by the panic hook and ends here.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(result)));
+    }
+}
+
+impl<F, R> Run for Task<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn run(&self) {
+        if let Some(closure) = self.claim() {
+            self.store(catch_unwind(AssertUnwindSafe(closure)).map_err(Failure::Panicked));
+        }
+    }
+
+    fn fail(&self, failure: Failure) {
+        if let Some(closure) = self.claim() {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(closure)));
+            self.store(Err(failure));
+        }
+    }
+
+    fn finish(&self) -> Option<&AtomicU32> {
+        // AcqRel: everything the task did happens before `join` returns; and a
+        // waiter's `AWAITED` is seen.
+        let before = self.state.fetch_or(DONE, AcqRel);
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
+        (before & AWAITED != 0).then_some(&self.state)
+    }
+
+    fn park_token(&self) -> &AtomicU32 {
+        &self.park_token
+    }
+}
+
+impl<F, R> Join<R> for Task<F, R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn is_done(&self) -> bool {
+        // Acquire: pairs with `finish`.
+        self.state.load(Acquire) & DONE != 0
+    }
+
+    fn prepare_wait(&self) -> Option<(&AtomicU32, u32)> {
+        // Acquire: pairs with `finish`, which sees `AWAITED` if it comes later.
+        let before = self.state.fetch_or(AWAITED, AcqRel);
+        (before & DONE == 0).then_some((&self.state, before | AWAITED))
+    }
+
+    fn register(&self, waker: &Waker) -> bool {
+        // Wakers are foreign code: cloned before the lock, dropped after it.
+        let waker = waker.clone();
+        let mut slot = self.waker.lock();
+        // Under the lock: `finish` sets `DONE` before it looks for a waker.
+        let is_done = self.is_done();
+        let old = if is_done { None } else { slot.replace(waker) };
+        drop(slot);
+        drop(old);
+        !is_done
+    }
+
+    fn take(&self) -> Option<Result<R, Failure>> {
+        if !self.is_done() || self.state.fetch_or(TAKEN, AcqRel) & TAKEN != 0 {
+            return None;
+        }
+        // SAFETY: the task is done, and only the first to set `TAKEN` comes
+        // here; `detach` leaves the result alone unless it takes it this way.
+        unsafe { (*self.result.get()).take() }
+    }
+
+    fn detach(&self) {
+        // AcqRel: pairs with `store`.
+        if self.state.fetch_or(DETACHED, AcqRel) & STORED != 0
+            && self.state.fetch_or(TAKEN, AcqRel) & TAKEN == 0
+        {
+            self.discard();
+        }
+    }
+
+    fn as_run(self: Arc<Self>) -> Arc<dyn Run> {
+        self
+    }
+}
+
+impl fmt::Debug for dyn Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("meta", self.meta())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A number that no other task of this process has.
+pub fn next_id() -> u64 {
+    use std::sync::atomic::AtomicU64;
+    /// Ids are unique across runtimes, so no runtime can own their counter.
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    struct CountDrops(Arc<AtomicUsize>);
+
+    impl Drop for CountDrops {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_result_moves_out_once() {
+        let (run, join) = new(Meta::default(), || 42);
+        assert!(join.take().is_none());
+        run.run();
+        assert!(!join.is_done());
+        assert!(run.finish().is_none());
+        assert_eq!(42, join.take().unwrap().unwrap());
+        assert!(join.take().is_none());
+    }
+
+    #[test]
+    fn a_waiter_that_came_first_is_to_be_woken() {
+        let (run, join) = new(Meta::default(), || ());
+        let (word, value) = join.prepare_wait().unwrap();
+        assert_eq!(value, word.load(Acquire));
+        run.run();
+        assert!(run.finish().is_some());
+        assert!(join.prepare_wait().is_none());
+    }
+
+    #[test]
+    fn a_detached_result_is_dropped_once_whoever_comes_last() {
+        for detach_first in [true, false] {
+            let drops = Arc::new(AtomicUsize::new(0));
+            let value = CountDrops(drops.clone());
+            let (run, join) = new(Meta::default(), move || value);
+            if detach_first {
+                join.detach();
+                run.run();
+            } else {
+                run.run();
+                join.detach();
+            }
+            assert_eq!(1, drops.load(Relaxed));
+            assert!(run.finish().is_none());
+            drop((run, join));
+            assert_eq!(1, drops.load(Relaxed));
+        }
+    }
+
+    #[test]
+    fn a_panic_is_carried_with_its_payload() {
+        let (run, join) = new(Meta::default(), || -> u32 { std::panic::panic_any(7u8) });
+        run.run();
+        assert!(run.finish().is_none());
+        let Some(Err(Failure::Panicked(payload))) = join.take() else {
+            panic!("expected a panic");
+        };
+        assert_eq!(7u8, *payload.downcast::<u8>().unwrap());
+    }
+
+    #[test]
+    fn a_task_that_fails_to_start_drops_its_closure() {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let value = CountDrops(drops.clone());
+        let (run, join) = new(Meta::default(), move || drop(value));
+        run.fail(Failure::NotStarted(io::Error::other("no stack")));
+        run.run();
+        assert_eq!(1, drops.load(Relaxed));
+        assert!(run.finish().is_none());
+        assert!(matches!(join.take(), Some(Err(Failure::NotStarted(_)))));
+    }
+}
