@@ -15,6 +15,7 @@
 
 pub mod coroutine;
 pub mod driver;
+pub mod io;
 pub mod join;
 pub mod pool;
 pub mod runtime;

@@ -69,6 +69,15 @@ pub fn with_current_name(body: impl FnOnce(&str)) {
     }
 }
 
+/// The means by which the calling coroutine has storage of its own; on a plain
+/// thread, if coroutines have.
+pub fn isolation() -> Option<&'static tls::Isolation> {
+    match current() {
+        Some(coroutine) => coroutine.shared().settings().isolation,
+        None => tls::decided(),
+    }
+}
+
 /// The runtime that the caller's coroutine belongs to.
 pub fn current_shared() -> Option<&'static Arc<Shared>> {
     Some(current()?.shared())
@@ -151,9 +160,15 @@ pub fn try_sleep_until(deadline: Instant) -> bool {
     true
 }
 
+/// Whether the driver of the calling coroutine's worker performs `op` itself.
+pub fn driver_supports(op: &Op) -> bool {
+    // SAFETY: on a coroutine the worker is valid until the next suspension.
+    current().is_some_and(|coroutine| unsafe { (*coroutine.worker()).supports(op) })
+}
+
 /// Has the driver perform `op` and waits for its result: what the system call
-/// returns, or minus the error number. `ETIMEDOUT` means that the deadline came
-/// first and nothing was transferred.
+/// returns, or minus the error number. `ETIME`, which no such call returns, means
+/// that the deadline came first and nothing was transferred.
 ///
 /// # Safety
 ///

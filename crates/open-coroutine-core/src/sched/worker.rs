@@ -18,7 +18,7 @@ use super::shared::{
     Message, NO_WATCHER, Outside, Runnable, Seat, Shared, TimerEvent, WATCHER_WANTED, retry,
 };
 use super::suspend::IoWait;
-use crate::driver::{Driver, Request};
+use crate::driver::{Driver, Op, Request};
 use crate::task::{Failure, Run};
 use crate::tls::ThreadTls;
 
@@ -122,6 +122,11 @@ impl Worker {
     /// The storage of the worker's thread, in full mode.
     pub(super) fn thread(&self) -> Option<&ThreadTls> {
         self.thread.as_ref()
+    }
+
+    /// Whether the driver performs `op` itself.
+    pub(super) fn supports(&self, op: &Op) -> bool {
+        self.driver.borrow().supports(op)
     }
 
     fn seat(&self) -> &Seat {
@@ -410,7 +415,7 @@ impl Worker {
                 TimerEvent::Cancel(request) => {
                     // SAFETY: pending in this worker's driver: its completion
                     // removes the timer.
-                    unsafe { self.driver.borrow_mut().cancel(request, libc::ETIMEDOUT) };
+                    unsafe { self.driver.borrow_mut().cancel(request, libc::ETIME) };
                 }
             }
         }

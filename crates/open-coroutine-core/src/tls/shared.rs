@@ -22,6 +22,11 @@ pub fn isolation() -> Result<&'static Isolation, &'static Refusal> {
     })
 }
 
+/// None: it is always refused.
+pub fn decided() -> Option<&'static Isolation> {
+    None
+}
+
 /// Proof that coroutines own their TLS: there is none on this platform.
 #[derive(Debug)]
 pub struct Isolation(Infallible);

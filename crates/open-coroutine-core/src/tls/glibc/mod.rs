@@ -57,6 +57,14 @@ use modules::{Loaded, Template};
 /// How many words of TLS the allocator may use.
 const MAX_WORDS: usize = 4;
 
+/// No owner can hold it: the answer is a property of the process.
+static DECISION: OnceLock<Result<&'static Isolation, Refusal>> = OnceLock::new();
+
+/// What [`isolation`] has decided, if it has and coroutines get their own.
+pub fn decided() -> Option<&'static Isolation> {
+    DECISION.get().and_then(|decision| decision.as_ref().ok().copied())
+}
+
 /// Decides, on the first call, whether coroutines get TLS of their own.
 ///
 /// The first call starts a thread for a moment.
@@ -65,8 +73,6 @@ const MAX_WORDS: usize = 4;
 ///
 /// Why they do not.
 pub fn isolation() -> Result<&'static Isolation, &'static Refusal> {
-    // No owner can hold it: the answer is a property of the process.
-    static DECISION: OnceLock<Result<&'static Isolation, Refusal>> = OnceLock::new();
     let decision = DECISION.get_or_init(|| {
         if is_forced() {
             return Err(Refusal::Forced);

@@ -1,0 +1,30 @@
+//! Blocking calls, as a coroutine makes them.
+//!
+//! Every function here has the contract of a system call or a libc function,
+//! must be called on a coroutine, and suspends it where a thread would block.
+//! Results are those of raw system calls: minus the error number on failure.
+//!
+//! * `perform`: one operation, by the driver, by readiness, or by the pool.
+//! * `socket`, `stream`: what is done with sockets, and with any descriptor.
+//! * `wait`: for several descriptors at once.
+//!
+//! # How an operation is performed
+//!
+//! A driver that performs it itself (io_uring) gets it as it is. Else it is
+//! tried without blocking; if it would block, the coroutine waits for readiness
+//! and tries again. What has no readiness (files), or cannot be tried, blocks a
+//! thread of the pool. Nothing ever changes the descriptor's `O_NONBLOCK`, which
+//! others share; who set it gets `EAGAIN` at once, as a thread would.
+
+mod perform;
+mod socket;
+mod stream;
+mod wait;
+
+pub use perform::{call, offload, perform};
+pub use socket::{
+    accept, connect, note_socket_timeout, receive, receive_from, receive_message, send,
+    send_message, send_to,
+};
+pub use stream::{read, read_vectored, write, write_vectored};
+pub use wait::{epoll_wait, poll};

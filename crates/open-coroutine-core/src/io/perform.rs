@@ -1,0 +1,157 @@
+//! One operation, by the means that the driver offers.
+
+use std::ffi::c_int;
+use std::mem;
+use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread;
+use std::time::Instant;
+
+use crate::driver::Op;
+use crate::sched::{self, Waiter};
+use crate::sys;
+
+pub(super) const EAGAIN: isize = -(libc::EAGAIN as isize);
+/// How a wait says that its deadline has come.
+pub(super) const EXPIRED: isize = -(libc::ETIME as isize);
+
+/// Performs `op` and waits for its result, at most until `deadline`; then the
+/// result is minus `ETIME`, and nothing was transferred.
+///
+/// # Safety
+///
+/// The contract of the operation's system call. Called on a coroutine.
+pub unsafe fn perform(op: Op, deadline: Option<Instant>) -> isize {
+    // SAFETY: the caller's promise, in each branch.
+    unsafe {
+        if sched::driver_supports(&op) {
+            sched::perform(op, deadline) as isize
+        } else {
+            by_readiness(op, deadline)
+        }
+    }
+}
+
+/// Performs system call `number` on a thread of the pool.
+///
+/// # Safety
+///
+/// The contract of that system call. Called on a coroutine.
+pub unsafe fn call(number: libc::c_long, args: [usize; 6]) -> isize {
+    // SAFETY: the caller's promise.
+    unsafe { blocking(Op::Syscall { number, args }) }
+}
+
+/// # Safety
+///
+/// As [`perform`].
+unsafe fn blocking(op: Op) -> isize {
+    // SAFETY: the caller's promise; this frame waits for the pool.
+    offload(move || unsafe { op.run() })
+}
+
+/// # Safety
+///
+/// As [`perform`].
+unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
+    loop {
+        // SAFETY: the caller's promise.
+        let attempt = unsafe { op.attempt() };
+        if let Some(result) = attempt
+            && result != EAGAIN
+        {
+            return result;
+        }
+        let (Some(fd), Some(events)) = (op.fd(), op.readiness()) else {
+            // SAFETY: the caller's promise.
+            return unsafe { blocking(op) };
+        };
+        if is_nonblocking(fd) {
+            // SAFETY: the caller's promise; the kernel does not block.
+            return attempt.unwrap_or_else(|| unsafe { op.run() });
+        }
+        match wait_ready(fd, events, deadline) {
+            // Ready, or a file, which always is: but an operation that cannot
+            // be tried may still block if another reader is faster.
+            // SAFETY: the caller's promise.
+            0.. if attempt.is_none() => return unsafe { blocking(op) },
+            0.. => {}
+            // epoll refuses what has no readiness.
+            // SAFETY: the caller's promise.
+            result if result == -(libc::EPERM as isize) => return unsafe { blocking(op) },
+            result => return result,
+        }
+    }
+}
+
+/// Waits until `fd` has one of `events`. Returns what it has, or minus the
+/// error number.
+pub(super) fn wait_ready(fd: RawFd, events: u32, deadline: Option<Instant>) -> isize {
+    // SAFETY: a poll touches no memory of ours.
+    unsafe { sched::perform(Op::Poll { fd, events }, deadline) as isize }
+}
+
+/// Whether `fd` is one that a thread would not block on.
+pub(super) fn is_nonblocking(fd: RawFd) -> bool {
+    let args = [fd as usize, libc::F_GETFL as usize, 0, 0, 0, 0];
+    // SAFETY: only asks.
+    let flags = unsafe { sys::syscall(libc::SYS_fcntl, args) };
+    flags >= 0 && flags as c_int & libc::O_NONBLOCK != 0
+}
+
+/// Runs `job` on a thread of the pool and waits for it; a panic goes on in the
+/// caller. For calls that no driver can do. On a plain thread, or if the pool
+/// has no thread and can start none, `job` runs right here.
+pub fn offload<R: Send>(job: impl FnOnce() -> R + Send) -> R {
+    let (Some(shared), Some(waiter)) = (sched::current_shared(), sched::prepare_wait()) else {
+        return job();
+    };
+    let mut state = Offloaded {
+        job: Some(job),
+        result: None,
+    };
+    let pointer = SendMut(&raw mut state);
+    let run: Box<dyn FnOnce() + Send + '_> = Box::new(move || run_offloaded(pointer, waiter));
+    // SAFETY: the closure ends its use of `state`, and of what `job` borrows,
+    // with the wake that this frame waits for below; or it is dropped unused.
+    let run =
+        unsafe { mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send>>(run) };
+    if shared.pool().submit(run).is_err() {
+        let job = state.job.take().expect("not run");
+        return job();
+    }
+    sched::wait(None);
+    // SAFETY: the pool is done with it; read through the pointer it wrote to.
+    let result = unsafe { (*pointer.0).result.take() };
+    match result.expect("stored before the wake") {
+        Ok(result) => result,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+struct Offloaded<J, R> {
+    job: Option<J>,
+    result: Option<thread::Result<R>>,
+}
+
+struct SendMut<T>(*mut T);
+
+// SAFETY: the pointee's parts are `Send`, and one thread at a time uses it.
+unsafe impl<T> Send for SendMut<T> {}
+
+impl<T> Clone for SendMut<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for SendMut<T> {}
+
+fn run_offloaded<R, J: FnOnce() -> R>(state: SendMut<Offloaded<J, R>>, waiter: Waiter) {
+    // SAFETY: `offload` waits, and touches the state only after the wake.
+    unsafe {
+        let job = (*state.0).job.take().expect("run once");
+        (*state.0).result = Some(catch_unwind(AssertUnwindSafe(job)));
+        waiter.wake();
+    }
+}

@@ -1,0 +1,431 @@
+//! Sockets: `recv(2)`, `send(2)`, `accept(2)`, `connect(2)` and their kin.
+
+use std::ffi::{c_int, c_void};
+use std::mem;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::perform::{EAGAIN, EXPIRED, is_nonblocking, perform, wait_ready};
+use super::stream::send_signal_on_broken_pipe;
+use crate::driver::Op;
+use crate::sched;
+use crate::sys;
+use crate::util::lock::Lock;
+
+/// Whether `SO_RCVTIMEO` or `SO_SNDTIMEO` was ever set. Only then are sockets
+/// asked for theirs, which costs a system call. Static because sockets are the
+/// process's; per descriptor it could not be known, since a duplicate shares
+/// the setting and descriptors are closed and passed on unseen.
+static TIMEOUTS_IN_USE: AtomicBool = AtomicBool::new(false);
+
+/// To be called after `setsockopt(2)` has set a time-out on any socket.
+pub fn note_socket_timeout() {
+    TIMEOUTS_IN_USE.store(true, Relaxed);
+}
+
+/// When a call on `fd` has to end, by its `SO_RCVTIMEO` or `SO_SNDTIMEO`.
+fn socket_deadline(fd: RawFd, option: c_int) -> Option<Instant> {
+    if !TIMEOUTS_IN_USE.load(Relaxed) {
+        return None;
+    }
+    let mut time = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 0,
+    };
+    let mut len = mem::size_of::<libc::timeval>() as libc::socklen_t;
+    let args = [
+        fd as usize,
+        libc::SOL_SOCKET as usize,
+        option as usize,
+        &raw mut time as usize,
+        &raw mut len as usize,
+        0,
+    ];
+    // SAFETY: `time` and `len` live across the call.
+    let result = unsafe { sys::syscall(libc::SYS_getsockopt, args) };
+    if result < 0 || (time.tv_sec == 0 && time.tv_usec == 0) {
+        return None;
+    }
+    let timeout = Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+    Instant::now().checked_add(timeout)
+}
+
+/// Performs `op` within the time that the socket allows.
+///
+/// # Safety
+///
+/// As `perform`.
+unsafe fn timed(op: Op, option: c_int) -> isize {
+    let deadline = op.fd().and_then(|fd| socket_deadline(fd, option));
+    // SAFETY: the caller's promise.
+    match unsafe { perform(op, deadline) } {
+        EXPIRED => EAGAIN,
+        result => result,
+    }
+}
+
+/// `recv(2)`
+///
+/// # Safety
+///
+/// The contract of `recv(2)`. Called on a coroutine.
+pub unsafe fn receive(fd: RawFd, buf: *mut c_void, len: usize, flags: c_int) -> isize {
+    let op = Op::Recv {
+        fd,
+        buf,
+        len,
+        flags,
+    };
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if flags & libc::MSG_DONTWAIT != 0 {
+            return op.run();
+        }
+        let mut total = timed(op, libc::SO_RCVTIMEO);
+        // Only a driver that tries returns early with this flag; at the end of
+        // a stream, or for a datagram, the next call ends the loop.
+        while flags & (libc::MSG_WAITALL | libc::MSG_PEEK) == libc::MSG_WAITALL
+            && total > 0
+            && (total as usize) < len
+            && !sched::driver_supports(&op)
+            && is_stream(fd)
+        {
+            let buf = buf.byte_add(total as usize);
+            let len = len - total as usize;
+            match timed(
+                Op::Recv {
+                    fd,
+                    buf,
+                    len,
+                    flags,
+                },
+                libc::SO_RCVTIMEO,
+            ) {
+                more @ 1.. => total += more,
+                _ => break,
+            }
+        }
+        total
+    }
+}
+
+fn is_stream(fd: RawFd) -> bool {
+    let mut kind: c_int = 0;
+    let mut len = mem::size_of::<c_int>() as libc::socklen_t;
+    let args = [
+        fd as usize,
+        libc::SOL_SOCKET as usize,
+        libc::SO_TYPE as usize,
+        &raw mut kind as usize,
+        &raw mut len as usize,
+        0,
+    ];
+    // SAFETY: `kind` and `len` live across the call.
+    let result = unsafe { sys::syscall(libc::SYS_getsockopt, args) };
+    result == 0 && kind == libc::SOCK_STREAM
+}
+
+/// `send(2)`
+///
+/// # Safety
+///
+/// The contract of `send(2)`. Called on a coroutine.
+pub unsafe fn send(fd: RawFd, buf: *const c_void, len: usize, flags: c_int) -> isize {
+    let op = Op::Send {
+        fd,
+        buf,
+        len,
+        flags,
+    };
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if flags & libc::MSG_DONTWAIT != 0 {
+            return op.run();
+        }
+        let mut total = timed(op, libc::SO_SNDTIMEO);
+        // A thread returns when all is in the socket's buffer.
+        while total > 0 && (total as usize) < len {
+            let buf = buf.byte_add(total as usize);
+            let len = len - total as usize;
+            match timed(
+                Op::Send {
+                    fd,
+                    buf,
+                    len,
+                    flags,
+                },
+                libc::SO_SNDTIMEO,
+            ) {
+                more @ 1.. => total += more,
+                _ => break,
+            }
+        }
+        if flags & libc::MSG_NOSIGNAL == 0 {
+            send_signal_on_broken_pipe(total);
+        }
+        total
+    }
+}
+
+/// `recvmsg(2)`
+///
+/// # Safety
+///
+/// The contract of `recvmsg(2)`. Called on a coroutine.
+pub unsafe fn receive_message(fd: RawFd, msg: *mut libc::msghdr, flags: c_int) -> isize {
+    let op = Op::RecvMsg { fd, msg, flags };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if flags & libc::MSG_DONTWAIT != 0 {
+            return op.run();
+        }
+        timed(op, libc::SO_RCVTIMEO)
+    }
+}
+
+/// `sendmsg(2)`
+///
+/// # Safety
+///
+/// The contract of `sendmsg(2)`. Called on a coroutine.
+pub unsafe fn send_message(fd: RawFd, msg: *const libc::msghdr, flags: c_int) -> isize {
+    let op = Op::SendMsg { fd, msg, flags };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if flags & libc::MSG_DONTWAIT != 0 {
+            return op.run();
+        }
+        let result = timed(op, libc::SO_SNDTIMEO);
+        if flags & libc::MSG_NOSIGNAL == 0 {
+            send_signal_on_broken_pipe(result);
+        }
+        result
+    }
+}
+
+fn message(iov: &mut libc::iovec, addr: *mut libc::sockaddr, len: libc::socklen_t) -> libc::msghdr {
+    // SAFETY: all-zero bytes are a valid, empty message header.
+    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+    msg.msg_name = addr.cast::<c_void>();
+    msg.msg_namelen = len;
+    msg.msg_iov = iov;
+    msg.msg_iovlen = 1;
+    msg
+}
+
+/// `recvfrom(2)`
+///
+/// # Safety
+///
+/// The contract of `recvfrom(2)`. Called on a coroutine.
+pub unsafe fn receive_from(
+    fd: RawFd,
+    (buf, len): (*mut c_void, usize),
+    flags: c_int,
+    addr: *mut libc::sockaddr,
+    addr_len: *mut libc::socklen_t,
+) -> isize {
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if addr.is_null() || addr_len.is_null() {
+            return receive(fd, buf, len, flags);
+        }
+        let mut iov = libc::iovec {
+            iov_base: buf,
+            iov_len: len,
+        };
+        let mut msg = message(&mut iov, addr, *addr_len);
+        let result = receive_message(fd, &raw mut msg, flags);
+        if result >= 0 {
+            *addr_len = msg.msg_namelen;
+        }
+        result
+    }
+}
+
+/// `sendto(2)`
+///
+/// # Safety
+///
+/// The contract of `sendto(2)`. Called on a coroutine.
+pub unsafe fn send_to(
+    fd: RawFd,
+    (buf, len): (*const c_void, usize),
+    flags: c_int,
+    addr: *const libc::sockaddr,
+    addr_len: libc::socklen_t,
+) -> isize {
+    // SAFETY: the caller's promise, in each call; the kernel only reads what
+    // the message points to.
+    unsafe {
+        if addr.is_null() {
+            return send(fd, buf, len, flags);
+        }
+        let mut iov = libc::iovec {
+            iov_base: buf.cast_mut(),
+            iov_len: len,
+        };
+        let msg = message(&mut iov, addr.cast_mut(), addr_len);
+        send_message(fd, &raw const msg, flags)
+    }
+}
+
+/// `accept4(2)`
+///
+/// # Safety
+///
+/// The contract of `accept4(2)`. Called on a coroutine.
+pub unsafe fn accept(
+    fd: RawFd,
+    addr: *mut libc::sockaddr,
+    len: *mut libc::socklen_t,
+    flags: c_int,
+) -> isize {
+    let op = Op::Accept {
+        fd,
+        addr,
+        len,
+        flags,
+    };
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if sched::driver_supports(&op) {
+            return timed(op, libc::SO_RCVTIMEO);
+        }
+        if is_nonblocking(fd) {
+            return op.run();
+        }
+        let deadline = socket_deadline(fd, libc::SO_RCVTIMEO);
+        loop {
+            if let Some(result) = accept_ready(op, fd) {
+                return result;
+            }
+            match wait_ready(fd, libc::POLLIN as u32, deadline) {
+                EXPIRED => return EAGAIN,
+                0.. => {}
+                // Not a socket and the like: the call itself says it best.
+                result if result == -(libc::EPERM as isize) => return op.run(),
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Accepts a connection if there is one. There is no flag with which accept
+/// would not wait, so nobody else of this process may come between the look and
+/// the call. (Another process may, if it shares the listener; then this thread
+/// waits for the next connection.)
+///
+/// # Safety
+///
+/// The contract of `op`'s system call, an accept on `fd`.
+unsafe fn accept_ready(op: Op, fd: RawFd) -> Option<isize> {
+    const LOCKS: usize = 64;
+    /// Listeners are the process's, and so are the races for them.
+    static TURNS: [Lock<()>; LOCKS] = [const { Lock::new(()) }; LOCKS];
+    let _turn = TURNS[fd as usize % LOCKS].lock();
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let timeout = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let args = [
+        &raw mut poll as usize,
+        1,
+        &raw const timeout as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: `poll` and `timeout` live across the call; the rest is the
+    // caller's promise.
+    unsafe {
+        let ready = sys::syscall(libc::SYS_ppoll, args);
+        (ready != 0).then(|| op.run())
+    }
+}
+
+/// `connect(2)`
+///
+/// # Safety
+///
+/// The contract of `connect(2)`. Called on a coroutine.
+pub unsafe fn connect(fd: RawFd, addr: *const libc::sockaddr, len: libc::socklen_t) -> isize {
+    let op = Op::Connect { fd, addr, len };
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if is_nonblocking(fd) {
+            return op.run();
+        }
+        let deadline = socket_deadline(fd, libc::SO_SNDTIMEO);
+        let result = if sched::driver_supports(&op) {
+            sched::perform(op, deadline) as isize
+        } else {
+            connect_by_readiness(op, fd, deadline)
+        };
+        match result {
+            EXPIRED => -(libc::EINPROGRESS as isize),
+            result => result,
+        }
+    }
+}
+
+/// Connects a blocking socket without blocking. The one case in which the
+/// descriptor's `O_NONBLOCK` is changed: for this call, while the socket is not
+/// connected and so of no use to anybody else.
+///
+/// # Safety
+///
+/// The contract of `op`'s system call, a connect on `fd`.
+unsafe fn connect_by_readiness(op: Op, fd: RawFd, deadline: Option<Instant>) -> isize {
+    let control = |command: c_int, value: usize| {
+        let args = [fd as usize, command as usize, value, 0, 0, 0];
+        // SAFETY: F_GETFL and F_SETFL take integers.
+        unsafe { sys::syscall(libc::SYS_fcntl, args) }
+    };
+    let flags = control(libc::F_GETFL, 0);
+    if flags < 0 {
+        return flags;
+    }
+    control(libc::F_SETFL, flags as usize | libc::O_NONBLOCK as usize);
+    // SAFETY: the caller's promise.
+    let result = unsafe { op.run() };
+    control(libc::F_SETFL, flags as usize);
+    if result != -(libc::EINPROGRESS as isize) && result != EAGAIN {
+        return result;
+    }
+    if result == EAGAIN {
+        // A UNIX socket whose listener's queue is full: nothing tells when
+        // there is room, so a thread has to wait.
+        // SAFETY: the caller's promise.
+        return super::offload(move || unsafe { op.run() });
+    }
+    match wait_ready(fd, libc::POLLOUT as u32, deadline) {
+        0.. => -(pending_error(fd) as isize),
+        error => error,
+    }
+}
+
+/// Takes the socket's pending error; 0 is none.
+fn pending_error(fd: RawFd) -> c_int {
+    let mut error: c_int = 0;
+    let mut len = mem::size_of::<c_int>() as libc::socklen_t;
+    let args = [
+        fd as usize,
+        libc::SOL_SOCKET as usize,
+        libc::SO_ERROR as usize,
+        &raw mut error as usize,
+        &raw mut len as usize,
+        ptr::null::<u8>() as usize,
+    ];
+    // SAFETY: `error` and `len` live across the call.
+    unsafe { sys::syscall(libc::SYS_getsockopt, args) };
+    error
+}

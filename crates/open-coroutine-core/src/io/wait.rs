@@ -1,0 +1,165 @@
+//! Waiting for several descriptors at once.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use super::perform::{EXPIRED, wait_ready};
+use crate::sched;
+use crate::sys::{self, check};
+
+/// The deadline of a time-out in milliseconds, of which negative ones mean
+/// none.
+fn deadline_after(milliseconds: c_int) -> Option<Instant> {
+    let timeout = Duration::from_millis(u64::try_from(milliseconds).ok()?);
+    Instant::now().checked_add(timeout)
+}
+
+/// `poll(2)`
+///
+/// # Safety
+///
+/// The contract of `poll(2)`. Called on a coroutine.
+pub unsafe fn poll(fds: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> isize {
+    let deadline = deadline_after(timeout);
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        loop {
+            let ready = poll_now(fds, count);
+            if ready != 0 || timeout == 0 {
+                return ready;
+            }
+            match wait_any(fds, count, deadline) {
+                // Ready; and in case it was spurious, wait again.
+                0.. => {}
+                EXPIRED => return poll_now(fds, count),
+                error => return error,
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`poll`].
+unsafe fn poll_now(fds: *mut libc::pollfd, count: libc::nfds_t) -> isize {
+    let timeout = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let args = [
+        fds as usize,
+        count as usize,
+        &raw const timeout as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the caller's promise; `timeout` lives across the call.
+    unsafe { sys::syscall(libc::SYS_ppoll, args) }
+}
+
+/// Waits until one of `fds` may be ready. Several are put into an epoll set of
+/// their own, which is a descriptor that can be waited for like any other.
+///
+/// # Safety
+///
+/// As [`poll`].
+unsafe fn wait_any(
+    fds: *mut libc::pollfd,
+    count: libc::nfds_t,
+    deadline: Option<Instant>,
+) -> isize {
+    let mut live = (0..count as usize)
+        // SAFETY: the kernel has read the entries already.
+        .map(|index| unsafe { *fds.add(index) })
+        .filter(|entry| entry.fd >= 0);
+    let Some(first) = live.next() else {
+        sched::prepare_wait();
+        sched::wait(deadline);
+        return EXPIRED;
+    };
+    let Some(second) = live.next() else {
+        return wait_ready(first.fd, u32::from(first.events as u16), deadline);
+    };
+    let set = match EpollSet::new() {
+        Ok(set) => set,
+        Err(error) => return -(error.raw_os_error().unwrap_or(libc::ENOMEM) as isize),
+    };
+    for entry in [first, second].into_iter().chain(live) {
+        set.add(entry.fd, u32::from(entry.events as u16));
+    }
+    wait_ready(set.0, libc::POLLIN as u32, deadline)
+}
+
+/// An epoll set for one wait.
+struct EpollSet(RawFd);
+
+impl EpollSet {
+    fn new() -> io::Result<Self> {
+        let args = [libc::EPOLL_CLOEXEC as usize, 0, 0, 0, 0, 0];
+        // SAFETY: takes one integer.
+        let fd = check(unsafe { sys::syscall(libc::SYS_epoll_create1, args) })?;
+        Ok(Self(fd as RawFd))
+    }
+
+    fn add(&self, fd: RawFd, events: u32) {
+        let mut event = libc::epoll_event { events, u64: 0 };
+        let control = |operation: c_int, event: *mut libc::epoll_event| {
+            let args = [
+                self.0 as usize,
+                operation as usize,
+                fd as usize,
+                event as usize,
+                0,
+                0,
+            ];
+            // SAFETY: `event` lives across the call.
+            unsafe { sys::syscall(libc::SYS_epoll_ctl, args) }
+        };
+        // The same descriptor twice in one poll: wait for anything it may have;
+        // the poll that follows tells which entry is ready.
+        if control(libc::EPOLL_CTL_ADD, &raw mut event) == -(libc::EEXIST as isize) {
+            event.events = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI) as u32;
+            control(libc::EPOLL_CTL_MOD, &raw mut event);
+        }
+    }
+}
+
+impl Drop for EpollSet {
+    fn drop(&mut self) {
+        // SAFETY: `self` owns the descriptor, and nothing waits on it any more.
+        unsafe { sys::close(self.0) };
+    }
+}
+
+/// `epoll_wait(2)`
+///
+/// # Safety
+///
+/// The contract of `epoll_wait(2)`. Called on a coroutine.
+pub unsafe fn epoll_wait(
+    fd: RawFd,
+    events: *mut libc::epoll_event,
+    max: c_int,
+    timeout: c_int,
+) -> isize {
+    let deadline = deadline_after(timeout);
+    let now = || {
+        let args = [fd as usize, events as usize, max as usize, 0, 0, 8];
+        // SAFETY: the caller's promise.
+        unsafe { sys::syscall(libc::SYS_epoll_pwait, args) }
+    };
+    loop {
+        let ready = now();
+        if ready != 0 || timeout == 0 {
+            return ready;
+        }
+        match wait_ready(fd, libc::POLLIN as u32, deadline) {
+            0.. => {}
+            EXPIRED => return now(),
+            error => return error,
+        }
+    }
+}

@@ -1,0 +1,548 @@
+//! Files and directories. What a driver can do is done by it; the rest waits
+//! for the disk on a thread of the pool.
+
+use std::ffi::{c_char, c_int, c_uint};
+
+use libc::{DIR, mode_t, off_t, off64_t, size_t, ssize_t};
+use open_coroutine_core::driver::Op;
+use open_coroutine_core::io;
+
+use crate::convert::{divert, offload, to_int};
+use crate::real;
+
+/// `open(2)`. The variadic `mode` is passed like any other
+/// argument on the supported architectures.
+///
+/// # Safety
+///
+/// The contract of `open(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::open.get()(path, flags, mode) };
+    }
+    // SAFETY: the caller keeps the path valid until we return.
+    to_int(unsafe { open_at(libc::AT_FDCWD, path, flags, mode) })
+}
+
+/// `open(2)`. The variadic `mode` is passed like any other
+/// argument on the supported architectures.
+///
+/// # Safety
+///
+/// The contract of `open(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::open64.get()(path, flags, mode) };
+    }
+    // SAFETY: the caller keeps the path valid until we return.
+    to_int(unsafe { open_at(libc::AT_FDCWD, path, flags, mode) })
+}
+
+/// `openat(2)`. The variadic `mode` is passed like any other
+/// argument on the supported architectures.
+///
+/// # Safety
+///
+/// The contract of `openat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::openat.get()(dir, path, flags, mode) };
+    }
+    // SAFETY: the caller keeps the path valid until we return.
+    to_int(unsafe { open_at(dir, path, flags, mode) })
+}
+
+/// `openat(2)`. The variadic `mode` is passed like any other
+/// argument on the supported architectures.
+///
+/// # Safety
+///
+/// The contract of `openat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::openat64.get()(dir, path, flags, mode) };
+    }
+    // SAFETY: the caller keeps the path valid until we return.
+    to_int(unsafe { open_at(dir, path, flags, mode) })
+}
+
+/// # Safety
+///
+/// The contract of `openat(2)`. Called on a coroutine.
+unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> isize {
+    // As libc does on 64-bit systems.
+    let flags = flags | libc::O_LARGEFILE;
+    // SAFETY: the caller's promise.
+    unsafe { io::perform(Op::OpenAt { dir, path, flags, mode }, None) }
+}
+
+/// `stat(2)`
+///
+/// # Safety
+///
+/// The contract of `stat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn stat(path: *const c_char, buf: *mut libc::stat) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::stat.get()(path, buf) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::stat.get()(path, buf) })
+}
+
+/// `stat(2)`
+///
+/// # Safety
+///
+/// The contract of `stat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn stat64(path: *const c_char, buf: *mut libc::stat64) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::stat64.get()(path, buf) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::stat64.get()(path, buf) })
+}
+
+/// `lstat(2)`
+///
+/// # Safety
+///
+/// The contract of `lstat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lstat(path: *const c_char, buf: *mut libc::stat) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::lstat.get()(path, buf) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::lstat.get()(path, buf) })
+}
+
+/// `lstat(2)`
+///
+/// # Safety
+///
+/// The contract of `lstat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lstat64(path: *const c_char, buf: *mut libc::stat64) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::lstat64.get()(path, buf) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::lstat64.get()(path, buf) })
+}
+
+/// `statx(2)`
+///
+/// # Safety
+///
+/// The contract of `statx(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn statx(
+    dir: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mask: c_uint,
+    buf: *mut libc::statx,
+) -> c_int {
+    // What is asked of an open file is in memory.
+    if !divert() || flags & libc::AT_EMPTY_PATH != 0 {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::statx.get()(dir, path, flags, mask, buf) };
+    }
+    // SAFETY: the caller keeps path and buffer valid until we return.
+    to_int(unsafe { io::perform(Op::Statx { dir, path, flags, mask, buf }, None) })
+}
+
+/// `fsync(2)`
+///
+/// # Safety
+///
+/// The contract of `fsync(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fsync(fd: c_int) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::fsync.get()(fd) };
+    }
+    // SAFETY: the descriptor is the caller's.
+    to_int(unsafe { io::perform(Op::Fsync { fd, data_only: false }, None) })
+}
+
+/// `fdatasync(2)`
+///
+/// # Safety
+///
+/// The contract of `fdatasync(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::fdatasync.get()(fd) };
+    }
+    // SAFETY: the descriptor is the caller's.
+    to_int(unsafe { io::perform(Op::Fsync { fd, data_only: true }, None) })
+}
+
+/// `ftruncate(2)`
+///
+/// # Safety
+///
+/// The contract of `ftruncate(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ftruncate(fd: c_int, length: off_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::ftruncate.get()(fd, length) };
+    }
+    // SAFETY: the descriptor is the caller's.
+    offload(move || unsafe { real::ftruncate.get()(fd, length) })
+}
+
+/// `ftruncate(2)`
+///
+/// # Safety
+///
+/// The contract of `ftruncate(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ftruncate64(fd: c_int, length: off64_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::ftruncate64.get()(fd, length) };
+    }
+    // SAFETY: the descriptor is the caller's.
+    offload(move || unsafe { real::ftruncate64.get()(fd, length) })
+}
+
+/// `fallocate(2)`
+///
+/// # Safety
+///
+/// The contract of `fallocate(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fallocate(fd: c_int, mode: c_int, offset: off_t, length: off_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::fallocate.get()(fd, mode, offset, length) };
+    }
+    // SAFETY: the descriptor is the caller's.
+    offload(move || unsafe { real::fallocate.get()(fd, mode, offset, length) })
+}
+
+/// `fallocate(2)`
+///
+/// # Safety
+///
+/// The contract of `fallocate(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fallocate64(fd: c_int, mode: c_int, offset: off64_t, length: off64_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::fallocate64.get()(fd, mode, offset, length) };
+    }
+    // SAFETY: the descriptor is the caller's.
+    offload(move || unsafe { real::fallocate64.get()(fd, mode, offset, length) })
+}
+
+/// `flock(2)`
+///
+/// # Safety
+///
+/// The contract of `flock(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flock(fd: c_int, operation: c_int) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::flock.get()(fd, operation) };
+    }
+    // SAFETY: the descriptor is the caller's.
+    offload(move || unsafe { real::flock.get()(fd, operation) })
+}
+
+/// `mkdir(2)`
+///
+/// # Safety
+///
+/// The contract of `mkdir(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::mkdir.get()(path, mode) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::mkdir.get()(path, mode) })
+}
+
+/// `mkdirat(2)`
+///
+/// # Safety
+///
+/// The contract of `mkdirat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkdirat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::mkdirat.get()(dir, path, mode) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::mkdirat.get()(dir, path, mode) })
+}
+
+/// `rmdir(2)`
+///
+/// # Safety
+///
+/// The contract of `rmdir(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmdir(path: *const c_char) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::rmdir.get()(path) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::rmdir.get()(path) })
+}
+
+/// `unlink(2)`
+///
+/// # Safety
+///
+/// The contract of `unlink(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::unlink.get()(path) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::unlink.get()(path) })
+}
+
+/// `unlinkat(2)`
+///
+/// # Safety
+///
+/// The contract of `unlinkat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::unlinkat.get()(dir, path, flags) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::unlinkat.get()(dir, path, flags) })
+}
+
+/// `rename(2)`
+///
+/// # Safety
+///
+/// The contract of `rename(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::rename.get()(from, to) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::rename.get()(from, to) })
+}
+
+/// `renameat(2)`
+///
+/// # Safety
+///
+/// The contract of `renameat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn renameat(from_dir: c_int, from: *const c_char, to_dir: c_int, to: *const c_char) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::renameat.get()(from_dir, from, to_dir, to) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::renameat.get()(from_dir, from, to_dir, to) })
+}
+
+/// `link(2)`
+///
+/// # Safety
+///
+/// The contract of `link(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn link(from: *const c_char, to: *const c_char) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::link.get()(from, to) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::link.get()(from, to) })
+}
+
+/// `linkat(2)`
+///
+/// # Safety
+///
+/// The contract of `linkat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn linkat(from_dir: c_int, from: *const c_char, to_dir: c_int, to: *const c_char, flags: c_int) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::linkat.get()(from_dir, from, to_dir, to, flags) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::linkat.get()(from_dir, from, to_dir, to, flags) })
+}
+
+/// `symlink(2)`
+///
+/// # Safety
+///
+/// The contract of `symlink(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn symlink(from: *const c_char, to: *const c_char) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::symlink.get()(from, to) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::symlink.get()(from, to) })
+}
+
+/// `readlink(2)`
+///
+/// # Safety
+///
+/// The contract of `readlink(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn readlink(path: *const c_char, buf: *mut c_char, len: size_t) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::readlink.get()(path, buf, len) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::readlink.get()(path, buf, len) })
+}
+
+/// `chmod(2)`
+///
+/// # Safety
+///
+/// The contract of `chmod(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chmod(path: *const c_char, mode: mode_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::chmod.get()(path, mode) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::chmod.get()(path, mode) })
+}
+
+/// `realpath(3)`
+///
+/// # Safety
+///
+/// The contract of `realpath(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realpath(path: *const c_char, resolved: *mut c_char) -> *mut c_char {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::realpath.get()(path, resolved) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || Pointer(unsafe { real::realpath.get()(path, resolved) })).0
+}
+
+/// `opendir(3)`
+///
+/// # Safety
+///
+/// The contract of `opendir(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn opendir(path: *const c_char) -> *mut DIR {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::opendir.get()(path) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || Pointer(unsafe { real::opendir.get()(path) })).0
+}
+
+/// A pointer on its way back from the pool.
+struct Pointer<T>(*mut T);
+
+// SAFETY: the pool's thread does not use it after it has handed it over.
+unsafe impl<T> Send for Pointer<T> {}
+
+/// `copy_file_range(2)`
+///
+/// # Safety
+///
+/// The contract of `copy_file_range(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn copy_file_range(from: c_int, from_offset: *mut off64_t, to: c_int, to_offset: *mut off64_t, len: size_t, flags: c_uint) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::copy_file_range.get()(from, from_offset, to, to_offset, len, flags) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::copy_file_range.get()(from, from_offset, to, to_offset, len, flags) })
+}
+
+/// `sendfile(2)`
+///
+/// # Safety
+///
+/// The contract of `sendfile(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, len: size_t) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::sendfile.get()(to, from, offset, len) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::sendfile.get()(to, from, offset, len) })
+}
+
+/// `sendfile(2)`
+///
+/// # Safety
+///
+/// The contract of `sendfile(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut off64_t, len: size_t) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::sendfile64.get()(to, from, offset, len) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::sendfile64.get()(to, from, offset, len) })
+}
+
+/// `splice(2)`
+///
+/// # Safety
+///
+/// The contract of `splice(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn splice(from: c_int, from_offset: *mut off64_t, to: c_int, to_offset: *mut off64_t, len: size_t, flags: c_uint) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::splice.get()(from, from_offset, to, to_offset, len, flags) };
+    }
+    // SAFETY: the caller keeps what it passes valid until we return.
+    offload(move || unsafe { real::splice.get()(from, from_offset, to, to_offset, len, flags) })
+}

@@ -1,0 +1,211 @@
+//! libc's own functions, behind the replacements.
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
+use std::marker::PhantomData;
+use std::mem;
+use std::ptr;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use libc::{
+    addrinfo, clockid_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t, iovec, mode_t,
+    msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_key_t, pthread_once_t, pthread_t, rusage,
+    siginfo_t, sigset_t, size_t, sockaddr, socklen_t, ssize_t, timespec, uid_t,
+};
+
+use crate::Symbol;
+
+/// One function of libc, looked up at its first use.
+pub(crate) struct Real<F> {
+    name: &'static CStr,
+    address: AtomicPtr<c_void>,
+    kind: PhantomData<F>,
+}
+
+impl<F: Copy> Real<F> {
+    const fn new(name: &'static CStr) -> Self {
+        assert!(mem::size_of::<F>() == mem::size_of::<*mut c_void>());
+        Self {
+            name,
+            address: AtomicPtr::new(ptr::null_mut()),
+            kind: PhantomData,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> F {
+        let mut address = self.address.load(Relaxed);
+        if address.is_null() {
+            address = self.find();
+        }
+        // SAFETY: `F` is the type of the function of this name: `real!` checks
+        // it against the declaration in the libc crate.
+        unsafe { mem::transmute_copy(&address) }
+    }
+
+    #[cold]
+    fn find(&self) -> *mut c_void {
+        // SAFETY: `name` is a C string; dlsym finds the next definition after
+        // this object's, without allocating.
+        let address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        if address.is_null() {
+            // SAFETY: abort does not return. There is nothing to pass through
+            // to, and a null pointer must not be called.
+            unsafe { libc::abort() };
+        }
+        self.address.store(address, Relaxed);
+        address
+    }
+}
+
+/// Declares libc functions as `real::name`, and lists their names in `$list`.
+macro_rules! real {
+    ($list:ident: $(fn $name:ident($($argument:ty),*) -> $result:ty;)*) => {
+        $(
+            #[allow(non_upper_case_globals, reason = "named as in libc")]
+            pub(crate) static $name: Real<unsafe extern "C" fn($($argument),*) -> $result> =
+                Real::new(c_name(concat!(stringify!($name), "\0")));
+        )*
+        const $list: &[&CStr] = &[$(c_name(concat!(stringify!($name), "\0"))),*];
+    };
+}
+
+/// [`real!`], checked against the declarations of the libc crate.
+macro_rules! real_checked {
+    ($list:ident: $(fn $name:ident($($argument:ty),*) -> $result:ty;)*) => {
+        real! { $list: $(fn $name($($argument),*) -> $result;)* }
+        $(const _: unsafe extern "C" fn($($argument),*) -> $result = libc::$name;)*
+    };
+}
+
+const fn c_name(name: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(name.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => panic!("the macro appends the only zero"),
+    }
+}
+
+type Callback = unsafe extern "C" fn(*mut dl_phdr_info, size_t, *mut c_void) -> c_int;
+pub(crate) type Destructor = unsafe extern "C" fn(*mut c_void);
+type Stat = libc::stat;
+type Stat64 = libc::stat64;
+type Statx = libc::statx;
+
+real_checked! { CHECKED:
+    fn recv(c_int, *mut c_void, size_t, c_int) -> ssize_t;
+    fn send(c_int, *const c_void, size_t, c_int) -> ssize_t;
+    fn recvfrom(c_int, *mut c_void, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t;
+    fn sendto(c_int, *const c_void, size_t, c_int, *const sockaddr, socklen_t) -> ssize_t;
+    fn recvmsg(c_int, *mut msghdr, c_int) -> ssize_t;
+    fn sendmsg(c_int, *const msghdr, c_int) -> ssize_t;
+    fn accept(c_int, *mut sockaddr, *mut socklen_t) -> c_int;
+    fn accept4(c_int, *mut sockaddr, *mut socklen_t, c_int) -> c_int;
+    fn connect(c_int, *const sockaddr, socklen_t) -> c_int;
+    fn setsockopt(c_int, c_int, c_int, *const c_void, socklen_t) -> c_int;
+    fn read(c_int, *mut c_void, size_t) -> ssize_t;
+    fn write(c_int, *const c_void, size_t) -> ssize_t;
+    fn readv(c_int, *const iovec, c_int) -> ssize_t;
+    fn writev(c_int, *const iovec, c_int) -> ssize_t;
+    fn pread(c_int, *mut c_void, size_t, off_t) -> ssize_t;
+    fn pread64(c_int, *mut c_void, size_t, off64_t) -> ssize_t;
+    fn pwrite(c_int, *const c_void, size_t, off_t) -> ssize_t;
+    fn pwrite64(c_int, *const c_void, size_t, off64_t) -> ssize_t;
+    fn preadv(c_int, *const iovec, c_int, off_t) -> ssize_t;
+    fn preadv64(c_int, *const iovec, c_int, off64_t) -> ssize_t;
+    fn pwritev(c_int, *const iovec, c_int, off_t) -> ssize_t;
+    fn pwritev64(c_int, *const iovec, c_int, off64_t) -> ssize_t;
+    fn close(c_int) -> c_int;
+    fn dup2(c_int, c_int) -> c_int;
+    fn dup3(c_int, c_int, c_int) -> c_int;
+    fn stat(*const c_char, *mut Stat) -> c_int;
+    fn stat64(*const c_char, *mut Stat64) -> c_int;
+    fn lstat(*const c_char, *mut Stat) -> c_int;
+    fn lstat64(*const c_char, *mut Stat64) -> c_int;
+    fn statx(c_int, *const c_char, c_int, c_uint, *mut Statx) -> c_int;
+    fn fsync(c_int) -> c_int;
+    fn fdatasync(c_int) -> c_int;
+    fn ftruncate(c_int, off_t) -> c_int;
+    fn ftruncate64(c_int, off64_t) -> c_int;
+    fn fallocate(c_int, c_int, off_t, off_t) -> c_int;
+    fn fallocate64(c_int, c_int, off64_t, off64_t) -> c_int;
+    fn flock(c_int, c_int) -> c_int;
+    fn mkdir(*const c_char, mode_t) -> c_int;
+    fn mkdirat(c_int, *const c_char, mode_t) -> c_int;
+    fn rmdir(*const c_char) -> c_int;
+    fn unlink(*const c_char) -> c_int;
+    fn unlinkat(c_int, *const c_char, c_int) -> c_int;
+    fn rename(*const c_char, *const c_char) -> c_int;
+    fn renameat(c_int, *const c_char, c_int, *const c_char) -> c_int;
+    fn link(*const c_char, *const c_char) -> c_int;
+    fn linkat(c_int, *const c_char, c_int, *const c_char, c_int) -> c_int;
+    fn symlink(*const c_char, *const c_char) -> c_int;
+    fn readlink(*const c_char, *mut c_char, size_t) -> ssize_t;
+    fn chmod(*const c_char, mode_t) -> c_int;
+    fn realpath(*const c_char, *mut c_char) -> *mut c_char;
+    fn opendir(*const c_char) -> *mut libc::DIR;
+    fn copy_file_range(c_int, *mut off64_t, c_int, *mut off64_t, size_t, c_uint) -> ssize_t;
+    fn sendfile(c_int, c_int, *mut off_t, size_t) -> ssize_t;
+    fn sendfile64(c_int, c_int, *mut off64_t, size_t) -> ssize_t;
+    fn splice(c_int, *mut off64_t, c_int, *mut off64_t, size_t, c_uint) -> ssize_t;
+    fn poll(*mut pollfd, nfds_t, c_int) -> c_int;
+    fn epoll_wait(c_int, *mut epoll_event, c_int, c_int) -> c_int;
+    fn epoll_pwait(c_int, *mut epoll_event, c_int, c_int, *const sigset_t) -> c_int;
+    fn nanosleep(*const timespec, *mut timespec) -> c_int;
+    fn clock_nanosleep(clockid_t, c_int, *const timespec, *mut timespec) -> c_int;
+    fn usleep(c_uint) -> c_int;
+    fn sleep(c_uint) -> c_uint;
+    fn sched_yield() -> c_int;
+    fn pthread_join(pthread_t, *mut *mut c_void) -> c_int;
+    fn pthread_key_create(*mut pthread_key_t, Option<Destructor>) -> c_int;
+    fn pthread_key_delete(pthread_key_t) -> c_int;
+    fn dl_iterate_phdr(Option<Callback>, *mut c_void) -> c_int;
+    fn dlopen(*const c_char, c_int) -> *mut c_void;
+    fn fork() -> pid_t;
+    fn waitpid(pid_t, *mut c_int, c_int) -> pid_t;
+    fn wait4(pid_t, *mut c_int, c_int, *mut rusage) -> pid_t;
+    fn waitid(idtype_t, id_t, *mut siginfo_t, c_int) -> c_int;
+    fn exit(c_int) -> !;
+    fn setuid(uid_t) -> c_int;
+    fn setgid(gid_t) -> c_int;
+    fn seteuid(uid_t) -> c_int;
+    fn setegid(gid_t) -> c_int;
+    fn setreuid(uid_t, uid_t) -> c_int;
+    fn setregid(gid_t, gid_t) -> c_int;
+    fn setresuid(uid_t, uid_t, uid_t) -> c_int;
+    fn setresgid(gid_t, gid_t, gid_t) -> c_int;
+    fn setgroups(size_t, *const gid_t) -> c_int;
+    fn getaddrinfo(*const c_char, *const c_char, *const addrinfo, *mut *mut addrinfo) -> c_int;
+    fn getnameinfo(*const sockaddr, socklen_t, *mut c_char, socklen_t, *mut c_char, socklen_t, c_int) -> c_int;
+}
+
+// Variadic in C, and declared here with the arguments that they are called with;
+// or declared in the libc crate without the null pointer that C allows.
+real! { UNCHECKED:
+    fn pthread_once(*mut pthread_once_t, Option<unsafe extern "C" fn()>) -> c_int;
+    fn open(*const c_char, c_int, mode_t) -> c_int;
+    fn open64(*const c_char, c_int, mode_t) -> c_int;
+    fn openat(c_int, *const c_char, c_int, mode_t) -> c_int;
+    fn openat64(c_int, *const c_char, c_int, mode_t) -> c_int;
+    fn syscall(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
+}
+
+/// Every replaced function, and whether calls reach the replacement: the
+/// program's symbols come first, so they do unless a library was loaded before
+/// or the linker was told to hide them.
+pub fn symbols() -> Vec<Symbol> {
+    let is_live = |name: &CStr| {
+        // SAFETY: both only look a name up.
+        let (first, next) = unsafe {
+            (
+                libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()),
+                libc::dlsym(libc::RTLD_NEXT, name.as_ptr()),
+            )
+        };
+        !first.is_null() && first != next
+    };
+    let symbol = |name: &&'static CStr| Symbol {
+        name: name.to_str().expect("the names above are ASCII"),
+        is_live: is_live(name),
+    };
+    CHECKED.iter().chain(UNCHECKED).map(symbol).collect()
+}

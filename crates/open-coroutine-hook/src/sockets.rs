@@ -1,0 +1,183 @@
+//! `recv(2)`, `send(2)`, `accept(2)`, `connect(2)`, `setsockopt(2)`.
+
+use std::ffi::{c_int, c_void};
+
+use libc::{msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use open_coroutine_core::io;
+
+use crate::convert::{divert, to_c, to_int};
+use crate::real;
+
+/// `recv(2)`: suspends the calling coroutine instead of blocking its thread.
+///
+/// # Safety
+///
+/// The contract of `recv(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::recv.get()(fd, buf, len, flags) };
+    }
+    // SAFETY: the caller keeps `len` bytes at `buf` writable until we return.
+    to_c(unsafe { io::receive(fd, buf, len, flags) })
+}
+
+/// `send(2)`
+///
+/// # Safety
+///
+/// The contract of `send(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::send.get()(fd, buf, len, flags) };
+    }
+    // SAFETY: the caller keeps `len` bytes at `buf` readable until we return.
+    to_c(unsafe { io::send(fd, buf, len, flags) })
+}
+
+/// `recvfrom(2)`
+///
+/// # Safety
+///
+/// The contract of `recvfrom(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *mut sockaddr,
+    addr_len: *mut socklen_t,
+) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::recvfrom.get()(fd, buf, len, flags, addr, addr_len) };
+    }
+    // SAFETY: the caller keeps the buffers valid until we return.
+    to_c(unsafe { io::receive_from(fd, (buf, len), flags, addr, addr_len) })
+}
+
+/// `sendto(2)`
+///
+/// # Safety
+///
+/// The contract of `sendto(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendto(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *const sockaddr,
+    addr_len: socklen_t,
+) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::sendto.get()(fd, buf, len, flags, addr, addr_len) };
+    }
+    // SAFETY: the caller keeps the buffers valid until we return.
+    to_c(unsafe { io::send_to(fd, (buf, len), flags, addr, addr_len) })
+}
+
+/// `recvmsg(2)`
+///
+/// # Safety
+///
+/// The contract of `recvmsg(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::recvmsg.get()(fd, msg, flags) };
+    }
+    // SAFETY: the caller keeps the message valid until we return.
+    to_c(unsafe { io::receive_message(fd, msg, flags) })
+}
+
+/// `sendmsg(2)`
+///
+/// # Safety
+///
+/// The contract of `sendmsg(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::sendmsg.get()(fd, msg, flags) };
+    }
+    // SAFETY: the caller keeps the message valid until we return.
+    to_c(unsafe { io::send_message(fd, msg, flags) })
+}
+
+/// `accept(2)`
+///
+/// # Safety
+///
+/// The contract of `accept(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::accept.get()(fd, addr, len) };
+    }
+    // SAFETY: the caller keeps the address valid until we return.
+    to_int(unsafe { io::accept(fd, addr, len, 0) })
+}
+
+/// `accept4(2)`
+///
+/// # Safety
+///
+/// The contract of `accept4(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn accept4(
+    fd: c_int,
+    addr: *mut sockaddr,
+    len: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::accept4.get()(fd, addr, len, flags) };
+    }
+    // SAFETY: the caller keeps the address valid until we return.
+    to_int(unsafe { io::accept(fd, addr, len, flags) })
+}
+
+/// `connect(2)`
+///
+/// # Safety
+///
+/// The contract of `connect(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+    if !divert() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::connect.get()(fd, addr, len) };
+    }
+    // SAFETY: the caller keeps the address valid until we return.
+    to_int(unsafe { io::connect(fd, addr, len) })
+}
+
+/// `setsockopt(2)`: never blocks; notes that time-outs are in use.
+///
+/// # Safety
+///
+/// The contract of `setsockopt(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> c_int {
+    if level == libc::SOL_SOCKET && matches!(name, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO) {
+        io::note_socket_timeout();
+    }
+    // SAFETY: the caller's contract, passed on unchanged.
+    unsafe { real::setsockopt.get()(fd, level, name, value, len) }
+}

@@ -1,0 +1,125 @@
+//! `nanosleep(2)`, `clock_nanosleep(2)`, `sleep(3)`, `usleep(3)`.
+
+use std::ffi::{c_int, c_uint};
+use std::mem;
+use std::time::{Duration, Instant};
+
+use libc::{clockid_t, timespec};
+use open_coroutine_core::sched;
+
+use crate::convert::{divert, to_int};
+use crate::real;
+
+/// Longer than any process lives, and no overflow when added to a time.
+const FOREVER: Duration = Duration::from_secs(1 << 32);
+
+fn sleep_for(duration: Duration) {
+    sched::try_sleep_until(Instant::now() + duration.min(FOREVER));
+}
+
+/// A time as a duration; `None` if it is not a valid one.
+fn duration(time: &timespec) -> Option<Duration> {
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let nanoseconds = u32::try_from(time.tv_nsec).ok()?;
+    (nanoseconds < 1_000_000_000).then(|| Duration::new(seconds, nanoseconds))
+}
+
+/// `nanosleep(2)`
+///
+/// # Safety
+///
+/// The contract of `nanosleep(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nanosleep(request: *const timespec, remaining: *mut timespec) -> c_int {
+    // A pointer that cannot be read is the kernel's to report.
+    if !divert() || request.is_null() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::nanosleep.get()(request, remaining) };
+    }
+    // SAFETY: the caller passes a readable time.
+    let Some(time) = duration(unsafe { &*request }) else {
+        return to_int(-(libc::EINVAL as isize));
+    };
+    sleep_for(time);
+    0
+}
+
+/// `clock_nanosleep(2)`: for the clocks that go by themselves; a process's or a
+/// thread's own clock blocks the thread.
+///
+/// # Safety
+///
+/// The contract of `clock_nanosleep(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_nanosleep(
+    clock: clockid_t,
+    flags: c_int,
+    request: *const timespec,
+    remaining: *mut timespec,
+) -> c_int {
+    let is_known = matches!(
+        clock,
+        libc::CLOCK_MONOTONIC | libc::CLOCK_REALTIME | libc::CLOCK_BOOTTIME | libc::CLOCK_TAI
+    );
+    if !divert() || !is_known || request.is_null() {
+        // SAFETY: the caller's contract, passed on unchanged.
+        return unsafe { real::clock_nanosleep.get()(clock, flags, request, remaining) };
+    }
+    // SAFETY: the caller passes a readable time.
+    let Some(time) = duration(unsafe { &*request }) else {
+        return libc::EINVAL;
+    };
+    if flags & libc::TIMER_ABSTIME == 0 {
+        sleep_for(time);
+        return 0;
+    }
+    // The clock may be set while we sleep, so look again when it is over.
+    loop {
+        let left = time.saturating_sub(now(clock));
+        if left.is_zero() {
+            return 0;
+        }
+        sleep_for(left);
+    }
+}
+
+/// The time of `clock`.
+pub(crate) fn now(clock: clockid_t) -> Duration {
+    // SAFETY: all-zero bytes are a valid time, and `now` lives across the call.
+    let now = unsafe {
+        let mut now: timespec = mem::zeroed();
+        libc::clock_gettime(clock, &raw mut now);
+        now
+    };
+    duration(&now).unwrap_or_default()
+}
+
+/// `usleep(3)`
+///
+/// # Safety
+///
+/// None beyond those of any C function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn usleep(microseconds: c_uint) -> c_int {
+    if !divert() {
+        // SAFETY: takes an integer.
+        return unsafe { real::usleep.get()(microseconds) };
+    }
+    sleep_for(Duration::from_micros(microseconds.into()));
+    0
+}
+
+/// `sleep(3)`
+///
+/// # Safety
+///
+/// None beyond those of any C function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sleep(seconds: c_uint) -> c_uint {
+    if !divert() {
+        // SAFETY: takes an integer.
+        return unsafe { real::sleep.get()(seconds) };
+    }
+    sleep_for(Duration::from_secs(seconds.into()));
+    0
+}
