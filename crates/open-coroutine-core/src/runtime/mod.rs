@@ -242,7 +242,7 @@ fn wake_joiners(word: &std::sync::atomic::AtomicU32) {
 /// Which driver is used when none is asked for: io_uring if the kernel allows
 /// it, else epoll, and why not io_uring.
 fn probe_driver() -> (Kind, Option<io::Error>) {
-    match crate::driver::Driver::probe() {
+    match Kind::IoUring.probe() {
         Ok(()) => (Kind::IoUring, None),
         Err(error) => (Kind::Epoll, Some(error)),
     }
