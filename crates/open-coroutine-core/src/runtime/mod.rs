@@ -20,6 +20,7 @@ pub use spawn::{Builder, current, spawn};
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -31,9 +32,19 @@ use crate::sched::{self, Shared};
 use crate::sync::futex;
 use crate::util::lock::Lock;
 
-/// The running runtime. Static because spawning, hooked functions and
-/// `shutdown` must find it from any thread.
-static RUNTIME: Lock<Option<Runtime>> = Lock::new(None);
+/// The runtime. Static because spawning and `shutdown` must find it from any
+/// thread. Locked for as long as a runtime starts.
+static RUNTIME: Lock<State> = Lock::new(State::Stopped);
+
+/// The scheduler of the runtime for whoever closes a descriptor, which threads
+/// also do while a runtime starts; so this one is only locked to look.
+static SCHEDULER: Lock<Option<Arc<Shared>>> = Lock::new(None);
+
+enum State {
+    Stopped,
+    Running(Runtime),
+    Stopping,
+}
 
 struct Runtime {
     shared: Arc<Shared>,
@@ -48,6 +59,8 @@ struct Runtime {
 pub enum InitError {
     /// It is running already.
     AlreadyRunning,
+    /// It is shutting down, and can be started again when it has stopped.
+    ShuttingDown,
     /// A setting makes no sense.
     InvalidConfig(InvalidConfig),
     /// The driver that was asked for is not available.
@@ -60,6 +73,7 @@ impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AlreadyRunning => "the runtime is running already",
+            Self::ShuttingDown => "the runtime is shutting down",
             Self::InvalidConfig(_) => "the configuration is invalid",
             Self::Driver(_) => "the driver that was asked for is not available",
             Self::Worker(_) => "cannot start a worker thread",
@@ -70,7 +84,7 @@ impl fmt::Display for InitError {
 impl Error for InitError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::AlreadyRunning => None,
+            Self::AlreadyRunning | Self::ShuttingDown => None,
             Self::InvalidConfig(error) => Some(error),
             Self::Driver(error) | Self::Worker(error) => Some(error),
         }
@@ -124,11 +138,12 @@ pub fn init(config: Config) -> Result<(), InitError> {
         // would suspend with the lock held.
         return Err(InitError::AlreadyRunning);
     }
-    let mut slot = RUNTIME.lock();
-    if slot.is_some() {
-        return Err(InitError::AlreadyRunning);
+    let mut state = RUNTIME.lock();
+    match *state {
+        State::Running(_) => return Err(InitError::AlreadyRunning),
+        State::Stopping => return Err(InitError::ShuttingDown),
+        State::Stopped => *state = State::Running(start(config)?),
     }
-    *slot = Some(start(config)?);
     Ok(())
 }
 
@@ -172,6 +187,7 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         join_all(workers);
         return Err(error);
     }
+    *SCHEDULER.lock() = Some(shared.clone());
     Ok(Runtime {
         shared,
         workers,
@@ -193,11 +209,17 @@ fn shared() -> Result<Arc<Shared>, InitError> {
     if let Some(shared) = sched::current_shared() {
         return Ok(shared);
     }
-    let mut slot = RUNTIME.lock();
-    if slot.is_none() {
-        *slot = Some(start(Config::default())?);
+    let mut state = RUNTIME.lock();
+    match &*state {
+        State::Running(runtime) => Ok(runtime.shared.clone()),
+        State::Stopping => Err(InitError::ShuttingDown),
+        State::Stopped => {
+            let runtime = start(Config::default())?;
+            let shared = runtime.shared.clone();
+            *state = State::Running(runtime);
+            Ok(shared)
+        }
     }
-    Ok(slot.as_ref().expect("started above").shared.clone())
 }
 
 /// Stops the runtime: refuses new tasks, waits for those that are there until
@@ -211,7 +233,22 @@ pub fn shutdown() -> Result<(), ShutdownError> {
     if sched::on_coroutine() {
         return Err(ShutdownError::OnCoroutine);
     }
-    let runtime = RUNTIME.lock().take().ok_or(ShutdownError::NotRunning)?;
+    let mut state = RUNTIME.lock();
+    let runtime = match mem::replace(&mut *state, State::Stopping) {
+        State::Running(runtime) => runtime,
+        other => {
+            *state = other;
+            return Err(ShutdownError::NotRunning);
+        }
+    };
+    drop(state);
+    let result = stop(runtime);
+    SCHEDULER.lock().take();
+    *RUNTIME.lock() = State::Stopped;
+    result
+}
+
+fn stop(runtime: Runtime) -> Result<(), ShutdownError> {
     runtime.shared.close();
     let deadline = Instant::now().checked_add(runtime.shutdown_timeout);
     let is_drained = runtime.shared.wait_drained(deadline);
@@ -231,10 +268,7 @@ pub fn notify_close(fd: std::os::fd::RawFd) {
     if let Some(shared) = sched::current_shared() {
         return shared.notify_close(fd);
     }
-    // A plain thread must not wait for `init`, which closes descriptors itself.
-    let shared = RUNTIME
-        .try_lock()
-        .and_then(|slot| slot.as_ref().map(|runtime| runtime.shared.clone()));
+    let shared = SCHEDULER.lock().clone();
     if let Some(shared) = shared {
         shared.notify_close(fd);
     }
