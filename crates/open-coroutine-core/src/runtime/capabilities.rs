@@ -58,21 +58,6 @@ impl fmt::Display for Driver {
     }
 }
 
-impl fmt::Display for Capabilities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.mode {
-            Mode::Full => writeln!(f, "mode: full")?,
-            Mode::Restricted(reason) => writeln!(f, "mode: restricted ({reason})")?,
-        }
-        match &self.no_uring {
-            None => writeln!(f, "driver: {}", self.driver)?,
-            Some(reason) => writeln!(f, "driver: {} ({reason})", self.driver)?,
-        }
-        let diverts = if self.diverts { "suspend" } else { "block" };
-        write!(f, "hooked calls on coroutines: {diverts}")
-    }
-}
-
 /// What the running runtime can do, or what one that is started now with the
 /// default configuration could.
 pub fn capabilities() -> Capabilities {
