@@ -112,6 +112,7 @@ impl<R> JoinHandle<R> {
             Some(Ok(value)) => Ok(value),
             Some(Err(Failure::Panicked(payload))) => Err(JoinError::Panicked(Payload(payload))),
             Some(Err(Failure::NotStarted(error))) => Err(JoinError::NotStarted(error)),
+            Some(Err(Failure::Cancelled)) => Err(JoinError::Cancelled),
             None => Err(JoinError::Taken),
         }
     }

@@ -21,6 +21,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -55,6 +56,8 @@ pub enum Failure {
     Panicked(Box<dyn Any + Send>),
     /// It could not be given a stack or thread-local storage.
     NotStarted(io::Error),
+    /// The runtime stopped before it started.
+    Cancelled,
 }
 
 /// The runtime's view of a task.
@@ -167,9 +170,7 @@ where
         // SAFETY: the caller set the later one of `STORED` and `DETACHED`, so
         // the result is stored and nobody else touches it.
         let result = unsafe { (*self.result.get()).take() };
-        // Like a detached thread's: a panic of the result's destructor has
-        // been reported by the panic hook and ends here.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(result)));
+        contain(|| drop(result));
     }
 }
 
@@ -190,7 +191,7 @@ where
 
     fn fail(&self, failure: Failure) {
         if let Some(closure) = self.claim() {
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(closure)));
+            contain(|| drop(closure));
             self.store(Err(failure));
         }
     }
@@ -201,7 +202,7 @@ where
         let before = self.state.fetch_or(DONE, AcqRel);
         let waker = self.waker.lock().take();
         if let Some(waker) = waker {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            contain(|| waker.wake());
         }
         (before & AWAITED != 0).then_some(&self.state)
     }
@@ -263,6 +264,14 @@ where
 
     fn as_run(self: Arc<Self>) -> Arc<dyn Run> {
         self
+    }
+}
+
+/// Runs foreign code whose panic nobody is there to receive. The panic hook has
+/// reported it; its payload is leaked, since dropping it could panic again.
+fn contain(body: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
+        mem::forget(payload);
     }
 }
 

@@ -119,6 +119,11 @@ impl Error for ShutdownError {}
 /// If it is running, if `config` makes no sense, or if the system refuses what
 /// it needs.
 pub fn init(config: Config) -> Result<(), InitError> {
+    if sched::on_coroutine() {
+        // Its runtime may have stopped without it; starting another one here
+        // would suspend with the lock held.
+        return Err(InitError::AlreadyRunning);
+    }
     let mut slot = RUNTIME.lock();
     if slot.is_some() {
         return Err(InitError::AlreadyRunning);
@@ -186,7 +191,7 @@ fn join_all(workers: Vec<thread::JoinHandle<()>>) {
 /// The running scheduler, started with the defaults if none is.
 fn shared() -> Result<Arc<Shared>, InitError> {
     if let Some(shared) = sched::current_shared() {
-        return Ok(shared.clone());
+        return Ok(shared);
     }
     let mut slot = RUNTIME.lock();
     if slot.is_none() {
@@ -208,7 +213,7 @@ pub fn shutdown() -> Result<(), ShutdownError> {
     }
     let runtime = RUNTIME.lock().take().ok_or(ShutdownError::NotRunning)?;
     runtime.shared.close();
-    let deadline = Instant::now() + runtime.shutdown_timeout;
+    let deadline = Instant::now().checked_add(runtime.shutdown_timeout);
     let is_drained = runtime.shared.wait_drained(deadline);
     let (running, count) = runtime.shared.unfinished();
     runtime.shared.stop();

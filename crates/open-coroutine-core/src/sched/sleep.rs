@@ -120,6 +120,11 @@ impl Sleepers {
         true
     }
 
+    /// Step S2 found work: the worker's search goes on, whatever the others do.
+    pub(crate) fn search_on(&self) {
+        self.searching.fetch_add(1, SeqCst);
+    }
+
     /// Steps W2 and W3: a searching worker found work, or gives up. Returns
     /// whether it was the last one searching. If it found work, it then has to
     /// wake another worker (there may be more work, and nobody looks); if it

@@ -78,9 +78,10 @@ pub fn isolation() -> Option<&'static tls::Isolation> {
     }
 }
 
-/// The runtime that the caller's coroutine belongs to.
-pub fn current_shared() -> Option<&'static Arc<Shared>> {
-    Some(current()?.shared())
+/// The runtime that the caller's coroutine belongs to. Owned, because the
+/// coroutine may end before what its caller keeps.
+pub fn current_shared() -> Option<Arc<Shared>> {
+    Some(current()?.shared().clone())
 }
 
 /// Which driver the calling coroutine's runtime uses.
@@ -127,8 +128,10 @@ pub fn try_yield() -> bool {
 /// is no coroutine.
 pub fn prepare_wait() -> Option<Waiter> {
     let coroutine = current()?;
-    coroutine.prepare_wait();
-    Some(Waiter::new(NonNull::from(coroutine)))
+    let coroutine = NonNull::from(coroutine);
+    // SAFETY: code that runs on a coroutine keeps it alive.
+    unsafe { &*Scheduled::wait_state(coroutine) }.prepare();
+    Some(Waiter::new(coroutine))
 }
 
 /// Waits until the waiter of the last [`prepare_wait`] is woken or `deadline`

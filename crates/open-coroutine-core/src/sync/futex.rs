@@ -253,9 +253,11 @@ pub fn wake(word: *const u32, limit: u32, bitset: u32) -> c_int {
     woken as c_int
 }
 
-/// Step 6.
+/// Step 6. Those that come while it runs may stay: without that bound, waiters
+/// that wait again at once could keep it busy forever.
 fn wake_coroutines(key: usize, limit: u32, bitset: u32) -> u32 {
     let bucket = &TABLE[bucket_of(key)];
+    let limit = limit.min(u32::try_from(bucket.count.load(Relaxed)).unwrap_or(u32::MAX));
     let mut total = 0;
     loop {
         let mut ready: [Option<Woken>; BATCH] = [const { None }; BATCH];
@@ -441,6 +443,16 @@ pub fn wait_anywhere(word: &AtomicU32, expected: u32, deadline: Option<Instant>)
 /// Wakes everything that waits on `word` with [`wait_anywhere`].
 pub fn wake_all(word: &AtomicU32) {
     wake(word.as_ptr(), c_int::MAX as u32, MATCH_ANY);
+}
+
+/// Wakes all coroutines that wait on `word`, for words on which no thread waits.
+pub fn wake_all_coroutines(word: &AtomicU32) {
+    // Step 5.
+    fence(SeqCst);
+    let key = ptr::from_ref(word) as usize;
+    if TABLE[bucket_of(key)].count.load(Relaxed) > 0 && !ABANDONED.load(Relaxed) {
+        wake_coroutines(key, u32::MAX, MATCH_ANY);
+    }
 }
 
 /// To be called in the child of a fork, before anything else wakes there.

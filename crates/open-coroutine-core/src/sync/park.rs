@@ -57,6 +57,6 @@ pub fn unpark(task: &dyn Run) {
     let token: &AtomicU32 = task.park_token();
     // Release: pairs with the Acquire in `park_until`.
     if token.swap(NOTIFIED, Release) == PARKED {
-        futex::wake_all(token);
+        futex::wake_all_coroutines(token);
     }
 }
