@@ -98,6 +98,22 @@ fn a_coroutine_can_be_resumed_by_hand() {
     assert_prints("low_level", &expected);
 }
 
+#[test]
+fn the_mode_can_be_forced_and_is_reported() {
+    for driver in drivers() {
+        let mut command = example("capabilities", driver);
+        command.env("OPEN_COROUTINE_MODE", "restricted");
+        let output = command.output().expect("the example can be run");
+        assert!(output.status.success());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.starts_with("mode: restricted (OPEN_COROUTINE_MODE"),
+            "{text}"
+        );
+        assert!(text.contains(&format!("\ndriver: {driver}\n")), "{text}");
+    }
+}
+
 /// A running `http_server`, killed when it is dropped.
 struct Server {
     process: Child,
