@@ -21,6 +21,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use crate::driver::Kind;
 use crate::pool::Pool;
 use crate::sched::{self, Shared};
 use crate::sync::futex;
+use crate::task::Waiters;
 use crate::util::lock::Lock;
 
 /// The running runtime. Static because spawning, hooked functions and
@@ -240,8 +242,11 @@ pub fn notify_close(fd: std::os::fd::RawFd) {
     }
 }
 
-fn wake_joiners(word: &std::sync::atomic::AtomicU32) {
-    futex::wake_all(word);
+fn wake_joiners(word: &AtomicU32, waiters: Waiters) {
+    match waiters {
+        Waiters::Coroutines => futex::wake_all_coroutines(word),
+        Waiters::Threads => futex::wake_all(word),
+    }
 }
 
 /// Which driver is used when none is asked for: io_uring if the kernel allows
