@@ -22,6 +22,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use crate::driver::Kind;
 use crate::pool::Pool;
 use crate::sched::{self, Shared};
 use crate::sync::futex;
+use crate::task::Waiters;
 use crate::util::lock::Lock;
 
 /// The runtime. Static because spawning and `shutdown` must find it from any
@@ -274,8 +276,11 @@ pub fn notify_close(fd: std::os::fd::RawFd) {
     }
 }
 
-fn wake_joiners(word: &std::sync::atomic::AtomicU32) {
-    futex::wake_all(word);
+fn wake_joiners(word: &AtomicU32, waiters: Waiters) {
+    match waiters {
+        Waiters::Coroutines => futex::wake_all_coroutines(word),
+        Waiters::Threads => futex::wake_all(word),
+    }
 }
 
 /// Which driver is used when none is asked for: io_uring if the kernel allows

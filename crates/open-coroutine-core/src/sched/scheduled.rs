@@ -70,6 +70,8 @@ pub(crate) struct Scheduled {
     pass_through: Cell<u32>,
     /// The task it runs. Locked because shutdown names tasks from outside.
     task: Lock<Option<Arc<dyn Run>>>,
+    /// The same task, for the coroutine itself and its worker.
+    current: Cell<Option<NonNull<dyn Run>>>,
     /// Its place in the runtime's list of all coroutines, whose lock guards it.
     listed_at: Cell<usize>,
     /// Restricted mode: the thread's innermost stack segment while suspended.
@@ -111,6 +113,7 @@ impl Scheduled {
             priority: Cell::new(0),
             pass_through: Cell::new(0),
             task: Lock::new(None),
+            current: Cell::new(None),
             listed_at: Cell::new(0),
             segment: Cell::new(ptr::null()),
             block: UnsafeCell::new(block),
@@ -133,7 +136,23 @@ impl Scheduled {
         self.priority.set(task.meta().priority);
         self.pass_through
             .set(u32::from(!self.shared.settings().diverts));
+        self.current.set(Some(NonNull::from(&*task)));
         *self.task.lock() = Some(task);
+    }
+
+    /// The task it runs, without a lock.
+    ///
+    /// # Safety
+    ///
+    /// Called on this coroutine, or by the worker that owns it, and not used
+    /// after the task has been taken out.
+    pub(super) unsafe fn current_task(&self) -> &dyn Run {
+        let task = self
+            .current
+            .get()
+            .expect("a task is assigned before each start");
+        // SAFETY: `task` owns it until it is taken out, see above.
+        unsafe { task.as_ref() }
     }
 
     /// Takes the ended task out.
@@ -263,12 +282,14 @@ impl Scheduled {
             }
             // The segment lives in the closure that the stack holds.
             Segment::replace_innermost(segment);
-            let task = self.task().expect("a task is assigned before each start");
-            task.run();
-            drop(task);
+            // SAFETY: called on this coroutine, which runs its task.
+            unsafe { self.current_task() }.run();
             if let Some(isolation) = self.isolation {
                 // SAFETY: on the coroutine's own block, at the end of a task.
                 unsafe { tls::end(isolation) };
+                // As in a fresh block, so that its reset finds nothing to do.
+                Segment::replace_innermost(ptr::null());
+                local::set_coroutine(ptr::null());
             }
             command = yielder.suspend(Suspend::Done);
         }

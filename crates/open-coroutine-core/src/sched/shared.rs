@@ -24,7 +24,7 @@ use crate::driver::{self, FdWaiters, Request};
 use crate::pool::Pool;
 use crate::stack;
 use crate::sys;
-use crate::task::{Failure, Run};
+use crate::task::{Failure, Run, Waiters};
 use crate::timer::Timers;
 use crate::tls::Isolation;
 use crate::util::lock::Lock;
@@ -50,7 +50,7 @@ pub struct Settings {
     pub diverts: bool,
     /// Wakes whoever waits for the word of a task that has ended. The futex
     /// table belongs to a layer above this one.
-    pub wake_joiners: fn(&AtomicU32),
+    pub wake_joiners: fn(&AtomicU32, Waiters),
 }
 
 /// Something that a worker can run.
@@ -320,8 +320,8 @@ impl Shared {
 
     /// Tells whoever joins `task` that it has ended.
     pub(super) fn announce_end(&self, task: &dyn Run) {
-        if let Some(word) = task.finish() {
-            (self.settings.wake_joiners)(word);
+        if let Some((word, waiters)) = task.finish() {
+            (self.settings.wake_joiners)(word, waiters);
         }
     }
 

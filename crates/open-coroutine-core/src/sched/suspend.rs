@@ -61,6 +61,12 @@ pub fn current_task() -> Option<Arc<dyn Run>> {
     current()?.task()
 }
 
+/// Calls `body` with the task that the caller belongs to, if it belongs to one.
+pub fn with_current_task<R>(body: impl FnOnce(&dyn Run) -> R) -> Option<R> {
+    // SAFETY: on the coroutine, whose task does not end before `body` does.
+    current().map(|coroutine| body(unsafe { coroutine.current_task() }))
+}
+
 /// Calls `body` with the name of the task that the caller belongs to, if it
 /// belongs to one. Async-signal-safe if `body` is.
 pub fn with_current_name(body: impl FnOnce(&str)) {

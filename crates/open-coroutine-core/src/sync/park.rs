@@ -33,14 +33,18 @@ pub fn park_timeout(timeout: Duration) {
 }
 
 fn park_until(deadline: Option<Instant>) {
-    let Some(task) = sched::current_task() else {
-        return match deadline {
+    let parked = sched::with_current_task(|task| park_task(task, deadline));
+    if parked.is_none() {
+        match deadline {
             None => std::thread::park(),
             Some(at) => {
                 std::thread::park_timeout(at.saturating_duration_since(Instant::now()));
             }
-        };
-    };
+        }
+    }
+}
+
+fn park_task(task: &dyn Run, deadline: Option<Instant>) {
     let token = task.park_token();
     // Acquire: pairs with the Release in `unpark`, whose writes are then seen.
     if token
