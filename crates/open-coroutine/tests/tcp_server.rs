@@ -17,6 +17,7 @@ fn serve(stream: TcpStream) {
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
+    stream.set_nodelay(true).unwrap();
     let reader = BufReader::new(stream.try_clone().unwrap());
     let mut writer = stream;
     for line in reader.lines() {
@@ -31,6 +32,7 @@ fn talk(port: u16, id: usize) {
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
+    stream.set_nodelay(true).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut answer = String::new();
     for line in 0..LINES {
