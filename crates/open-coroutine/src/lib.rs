@@ -72,3 +72,8 @@ pub mod __private {
     pub use crate::grow::{DEFAULT_SEGMENT, maybe_grow, red_zone};
     pub use crate::task::task;
 }
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
