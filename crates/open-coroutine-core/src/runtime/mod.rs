@@ -120,7 +120,8 @@ impl fmt::Display for ShutdownError {
                 const SHOWN: usize = 10;
                 let names = running[..running.len().min(SHOWN)].join(", ");
                 let dots = if running.len() > SHOWN { ", .." } else { "" };
-                write!(f, "{count} tasks did not end in time: {names}{dots}")
+                let tasks = if *count == 1 { "task" } else { "tasks" };
+                write!(f, "{count} {tasks} did not end in time: {names}{dots}")
             }
         }
     }
