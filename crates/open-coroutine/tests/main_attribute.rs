@@ -93,7 +93,7 @@ fn what_did_not_end_is_named() {
     assert_eq!(Some(0), output.status.code());
     let errors = errors(&output);
     assert!(
-        errors.starts_with("open-coroutine: 1 tasks did not end in time: "),
+        errors.starts_with("open-coroutine: 1 task did not end in time: "),
         "{errors}"
     );
     assert!(errors.contains("stays"), "{errors}");

@@ -6,7 +6,6 @@ use std::os::fd::RawFd;
 
 use super::perform::{EAGAIN, blocking, perform};
 use crate::driver::Op;
-use crate::sched;
 use crate::sys;
 
 /// `read(2)`, or `pread(2)` with an offset
@@ -15,14 +14,30 @@ use crate::sys;
 ///
 /// The contract of `read(2)`. Called on a coroutine.
 pub unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: Option<u64>) -> isize {
-    // SAFETY: the caller's promise.
+    let op = Op::Read {
+        fd,
+        buf,
+        len,
+        offset,
+    };
+    // SAFETY: the caller's promise, in each call.
     unsafe {
-        plain(Op::Read {
+        let total = match op.attempt() {
+            Some(EAGAIN) | None => return wait_for(op),
+            Some(total) => total,
+        };
+        if total <= 0 || total as usize == len || !is_regular(fd) {
+            return total;
+        }
+        // The file ends here, or the rest of it is not in memory.
+        let done = total as usize;
+        let rest = Op::Read {
             fd,
-            buf,
-            len,
-            offset,
-        })
+            buf: buf.byte_add(done),
+            len: len - done,
+            offset: offset.map(|at| at + done as u64),
+        };
+        total + wait_for(rest).max(0)
     }
 }
 
@@ -153,16 +168,46 @@ unsafe fn write_rest(
 
 /// Performs `op`, a read or write, without a time limit.
 ///
-/// At the current position it is tried first: the kernel then moves the
-/// position under its lock, which io_uring does not take, so that coroutines
-/// that share a file neither lose nor repeat a byte. A regular file that would
-/// make it wait is left to a thread for the same reason.
+/// A read of what is in memory is done at once: waiting for a driver would take
+/// longer. So is what can be done at the current position: the kernel then
+/// moves the position under its lock.
 ///
 /// # Safety
 ///
 /// As `perform`.
 unsafe fn plain(op: Op) -> isize {
-    let has_position = !matches!(
+    let is_tried = !matches!(
+        op,
+        Op::Write {
+            offset: Some(_),
+            ..
+        } | Op::WriteV {
+            offset: Some(_),
+            ..
+        }
+    );
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if is_tried
+            && let Some(result) = op.attempt()
+            && result != EAGAIN
+        {
+            return result;
+        }
+        wait_for(op)
+    }
+}
+
+/// Performs `op`, a read or write that would have to wait.
+///
+/// io_uring does not lock the current position of a file, so there a thread
+/// waits instead: coroutines that share a file neither lose nor repeat a byte.
+///
+/// # Safety
+///
+/// As `perform`.
+unsafe fn wait_for(op: Op) -> isize {
+    let moves_position = matches!(
         op,
         Op::Read { offset: None, .. }
             | Op::Write { offset: None, .. }
@@ -171,13 +216,10 @@ unsafe fn plain(op: Op) -> isize {
     );
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if has_position || !sched::driver_supports(&op) {
-            return perform(op, None);
-        }
-        match op.attempt() {
-            Some(result) if result != EAGAIN => result,
-            _ if op.fd().is_some_and(is_regular) => blocking(op),
-            _ => perform(op, None),
+        if moves_position && op.fd().is_some_and(is_regular) {
+            blocking(op)
+        } else {
+            perform(op, None)
         }
     }
 }
