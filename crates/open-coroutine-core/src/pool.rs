@@ -1,173 +1,453 @@
-//! Threads for calls that block and that no driver can do.
+//! OS threads for what would block a worker.
 //!
-//! Threads start on demand, are reused last in first out, and end when they
-//! have been idle for a while. Their number is bounded; beyond it jobs queue.
+//! Some calls no driver can do (`getaddrinfo`, `flock`, file calls without
+//! io_uring), and some closures the user wants off the workers. Each runs on a
+//! thread of this pool. Threads start when a job finds none idle, serve the
+//! most recently used first, and end after `keep_alive` without a job.
 //!
 //! # Invariants
 //!
-//! 1. `idle` is the number of threads that wait in `Shared::work`; each job that
-//!    is queued while `idle > 0` is matched by one wake.
-//! 2. A job that is queued while no thread is idle and fewer than the maximum
-//!    exist starts one; so a queued job always has a thread that will look.
+//! 1. A job waits in the queue only while all threads that may exist do and
+//!    are busy, so it never starves behind an idle one.
+//! 2. A thread looks at the queue, under the lock, before it becomes idle or
+//!    ends. An idle thread is given its job, under the lock, by whoever takes
+//!    its seat off the idle list.
+//!
+//! # Signals
+//!
+//! A thread of the pool has the signal mask of the thread that created the
+//! pool: what it would have inherited if the program had started it there.
+//! Blocking more would also block it in threads and processes that a job
+//! starts; inheriting from the submitter would make the mask of one coroutine
+//! that of the thread for life.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::sys;
 use crate::util::lock::Lock;
 
-/// Threads at once. Each may be blocked for as long as a user's call takes.
-const MAX_THREADS: usize = 512;
-/// How long an idle thread stays.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// What a thread of the pool runs.
+pub type Job = Box<dyn FnOnce() + Send>;
 
-type Job = Box<dyn FnOnce() + Send>;
-
-/// A pool of blocking threads.
-#[derive(Clone, Default)]
+/// Runs jobs that block. Dropping it lets queued jobs run, then ends its
+/// threads; nobody waits for them.
 pub struct Pool {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Lock<State>,
-    /// Changes with every wake; idle threads sleep on it.
-    wakes: AtomicU32,
-}
-
-#[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
-    threads: usize,
-    idle: usize,
-}
-
 impl Pool {
-    /// Runs `job` on a thread of the pool, soon.
+    /// How many threads a pool has at most, unless told otherwise.
+    pub const MAX_THREADS: usize = 512;
+    /// How long an idle thread stays, unless told otherwise.
+    pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+    /// A pool without threads yet. At least one is allowed.
+    pub fn new(max_threads: usize, keep_alive: Duration) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: Lock::new(State::default()),
+                max_threads: max_threads.max(1),
+                keep_alive,
+                signal_mask: signal_mask(),
+            }),
+        }
+    }
+
+    /// Has `job` run on a thread of the pool. A panic in it ends the job, not
+    /// the thread.
     ///
     /// # Errors
     ///
-    /// If there is no thread and none can be started; the job is dropped.
+    /// No thread runs and none can be started. The job is dropped.
     pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.submit_boxed(Box::new(job))
+    }
+
+    fn submit_boxed(&self, job: Job) -> io::Result<()> {
         let mut state = self.shared.state.lock();
-        state.jobs.push_back(Box::new(job));
-        if state.jobs.len() <= state.idle {
-            drop(state);
-            self.shared.wakes.fetch_add(1, SeqCst);
-            sys::futex_wake(&self.shared.wakes, 1);
+        if let Some(seat) = state.idle.pop() {
+            seat.give(job);
             return Ok(());
         }
-        if state.threads >= MAX_THREADS {
+        if state.threads == self.shared.max_threads {
+            state.queue.push_back(job);
             return Ok(());
         }
         state.threads += 1;
         drop(state);
-        let shared = self.shared.clone();
-        let thread = thread::Builder::new()
-            .name("open-coroutine-blocking".into())
-            .spawn(move || shared.work());
-        thread.map(drop).or_else(|error| self.without_thread(error))
+        self.start_thread(job)
     }
 
-    /// No thread could be started: other threads will run the job if there are
-    /// any.
-    fn without_thread(&self, error: io::Error) -> io::Result<()> {
+    /// Starts a thread, which is counted already, with its first job.
+    fn start_thread(&self, job: Job) -> io::Result<()> {
+        let seat = Arc::new(Seat::new(job));
+        let (shared, own) = (self.shared.clone(), seat.clone());
+        let started = thread::Builder::new()
+            .name("open-coroutine-blocking".into())
+            .spawn(move || shared.serve(&own));
+        let Err(error) = started else { return Ok(()) };
+
         let mut state = self.shared.state.lock();
         state.threads -= 1;
-        if state.threads > 0 {
-            return Ok(());
+        let job = seat
+            .take()
+            .expect("the thread that would take it did not start");
+        if let Some(idle) = state.idle.pop() {
+            idle.give(job);
+        } else if state.threads > 0 {
+            state.queue.push_back(job);
+        } else {
+            drop(state);
+            drop(job);
+            return Err(error);
         }
-        let job = state.jobs.pop_back();
-        drop(state);
-        drop(job);
-        Err(error)
+        Ok(())
+    }
+
+    /// How many threads exist.
+    pub fn threads(&self) -> usize {
+        self.shared.state.lock().threads
+    }
+
+    /// How many threads wait for a job.
+    pub fn idle_threads(&self) -> usize {
+        self.shared.state.lock().idle.len()
+    }
+
+    /// How many jobs wait for a thread.
+    pub fn queued_jobs(&self) -> usize {
+        self.shared.state.lock().queue.len()
     }
 }
 
-impl Shared {
-    /// One thread's life.
-    fn work(&self) {
-        loop {
-            let wakes = self.wakes.load(SeqCst);
-            let job = self.state.lock().jobs.pop_front();
-            match job {
-                // A job that panics has been reported by the panic hook.
-                Some(job) => drop(catch_unwind(AssertUnwindSafe(job))),
-                None if self.rest(wakes) => {}
-                None => return,
-            }
-        }
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new(Self::MAX_THREADS, Self::KEEP_ALIVE)
     }
+}
 
-    /// Waits for work. False if it is time to end.
-    fn rest(&self, wakes: u32) -> bool {
-        self.state.lock().idle += 1;
-        let deadline = Instant::now() + KEEP_ALIVE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let is_over = left.is_zero();
-            if !is_over && self.wakes.load(SeqCst) == wakes && self.state.lock().jobs.is_empty() {
-                sys::futex_wait(&self.wakes, wakes, Some(left));
-                continue;
-            }
-            let mut state = self.state.lock();
-            state.idle -= 1;
-            if is_over && state.jobs.is_empty() {
-                state.threads -= 1;
-                return false;
-            }
-            return true;
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.is_closed = true;
+        for seat in state.idle.drain(..) {
+            seat.wake();
         }
     }
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.shared.state.lock();
         f.debug_struct("Pool")
-            .field("threads", &state.threads)
-            .field("idle", &state.idle)
-            .field("jobs", &state.jobs.len())
+            .field("threads", &self.threads())
+            .field("idle_threads", &self.idle_threads())
+            .field("queued_jobs", &self.queued_jobs())
             .finish()
     }
 }
 
+struct Shared {
+    state: Lock<State>,
+    max_threads: usize,
+    keep_alive: Duration,
+    signal_mask: u64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Jobs beyond what the threads can do; in order.
+    queue: VecDeque<Job>,
+    /// Threads without a job, the most recently used last.
+    idle: Vec<Arc<Seat>>,
+    /// Threads that exist, idle or not.
+    threads: usize,
+    /// The pool is gone: threads end when the queue is empty.
+    is_closed: bool,
+}
+
+impl Shared {
+    /// The life of a thread.
+    fn serve(&self, seat: &Arc<Seat>) {
+        set_signal_mask(self.signal_mask);
+        let mut next = seat.take();
+        while let Some(job) = next {
+            run(job);
+            next = self.next_job(seat);
+        }
+    }
+
+    /// Waits for a job. `None` if the thread, which is then no longer counted,
+    /// has to end.
+    fn next_job(&self, seat: &Arc<Seat>) -> Option<Job> {
+        let mut state = self.state.lock();
+        if let Some(job) = state.queue.pop_front() {
+            return Some(job);
+        }
+        if state.is_closed {
+            state.threads -= 1;
+            return None;
+        }
+        seat.word.store(IDLE, Release);
+        state.idle.push(seat.clone());
+        drop(state);
+
+        seat.wait(self.keep_alive);
+        let mut state = self.state.lock();
+        state.idle.retain(|idle| !Arc::ptr_eq(idle, seat));
+        // Whoever took the seat off the list gave the job under the lock.
+        let job = seat.take();
+        if job.is_none() {
+            state.threads -= 1;
+        }
+        job
+    }
+}
+
+/// The thread waits for a job.
+const IDLE: u32 = 0;
+/// The thread has been given a job, or has to look why it was woken.
+const CALLED: u32 = 1;
+
+/// Where a thread gets its next job.
+struct Seat {
+    word: AtomicU32,
+    job: Lock<Option<Job>>,
+}
+
+impl Seat {
+    fn new(job: Job) -> Self {
+        Self {
+            word: AtomicU32::new(CALLED),
+            job: Lock::new(Some(job)),
+        }
+    }
+
+    fn give(&self, job: Job) {
+        *self.job.lock() = Some(job);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // Release: pairs with the Acquire in `wait`.
+        self.word.store(CALLED, Release);
+        sys::futex_wake(&self.word, 1);
+    }
+
+    fn take(&self) -> Option<Job> {
+        self.job.lock().take()
+    }
+
+    /// Sleeps until woken, at most for `limit`.
+    fn wait(&self, limit: Duration) {
+        // A limit beyond what the clock can tell is none.
+        let deadline = Instant::now().checked_add(limit);
+        // Acquire: pairs with the Release in `wake`.
+        while self.word.load(Acquire) == IDLE {
+            let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if rest == Some(Duration::ZERO) {
+                return;
+            }
+            sys::futex_wait(&self.word, IDLE, rest);
+        }
+    }
+}
+
+/// Runs a job and keeps its panic, and that of its payload's destructor, away
+/// from the thread.
+fn run(job: Job) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(job))
+        && let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
+    {
+        mem::forget(second);
+    }
+}
+
+/// The calling thread's signal mask, in the kernel's form.
+fn signal_mask() -> u64 {
+    let mut mask = 0u64;
+    let args = [
+        libc::SIG_BLOCK as usize,
+        0,
+        &raw mut mask as usize,
+        size_of_val(&mask),
+        0,
+        0,
+    ];
+    // SAFETY: without a new mask the call only writes the 8 bytes of `mask`.
+    unsafe { sys::syscall(libc::SYS_rt_sigprocmask, args) };
+    mask
+}
+
+/// Sets the calling thread's signal mask.
+fn set_signal_mask(mask: u64) {
+    let args = [
+        libc::SIG_SETMASK as usize,
+        &raw const mask as usize,
+        0,
+        size_of_val(&mask),
+        0,
+        0,
+    ];
+    // SAFETY: reads the 8 bytes of `mask`.
+    unsafe { sys::syscall(libc::SYS_rt_sigprocmask, args) };
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::sync::mpsc;
+    use std::sync::Barrier;
+    use std::sync::mpsc::channel;
 
-    #[test]
-    fn jobs_that_block_each_other_all_run() {
-        let pool = Pool::default();
-        let barrier = Arc::new(std::sync::Barrier::new(20));
-        let (sender, receiver) = mpsc::channel();
-        for _ in 0..20 {
-            let (barrier, sender) = (barrier.clone(), sender.clone());
-            let job = move || {
-                barrier.wait();
-                sender.send(()).unwrap();
-            };
-            pool.submit(job).unwrap();
+    use super::*;
+
+    /// Waits until `claim` holds; the test runner limits how long.
+    fn until(claim: impl Fn() -> bool) {
+        while !claim() {
+            thread::yield_now();
         }
-        drop(sender);
-        assert_eq!(20, receiver.iter().count());
     }
 
     #[test]
-    fn a_thread_survives_a_panicking_job() {
+    fn every_job_runs_once() {
+        let pool = Pool::new(4, Pool::KEEP_ALIVE);
+        let (sender, results) = channel();
+        for number in 0..10_000 {
+            let sender = sender.clone();
+            pool.submit(move || sender.send(number).unwrap()).unwrap();
+        }
+        drop(sender);
+        let mut numbers: Vec<i32> = results.iter().collect();
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(0..10_000));
+        assert!(pool.threads() <= 4);
+    }
+
+    #[test]
+    fn jobs_that_wait_for_each_other_all_get_a_thread() {
         let pool = Pool::default();
-        let (sender, receiver) = mpsc::channel();
-        pool.submit(|| panic!("expected by the test")).unwrap();
-        pool.submit(move || sender.send(7).unwrap()).unwrap();
-        assert_eq!(Ok(7), receiver.recv());
+        let barrier = Arc::new(Barrier::new(33));
+        for _ in 0..32 {
+            let barrier = barrier.clone();
+            pool.submit(move || {
+                barrier.wait();
+            })
+            .unwrap();
+        }
+        barrier.wait();
+        assert_eq!(32, pool.threads());
+    }
+
+    #[test]
+    fn the_thread_that_became_idle_last_gets_the_next_job() {
+        let pool = Pool::default();
+        let (sender, ids) = channel();
+        let gate = Arc::new(Barrier::new(3));
+        for _ in 0..2 {
+            let gate = gate.clone();
+            pool.submit(move || {
+                gate.wait();
+            })
+            .unwrap();
+        }
+        gate.wait();
+        until(|| pool.idle_threads() == 2);
+        for _ in 0..10 {
+            let sender = sender.clone();
+            pool.submit(move || sender.send(thread::current().id()).unwrap())
+                .unwrap();
+            until(|| pool.idle_threads() == 2);
+        }
+        drop(sender);
+        let ids: Vec<_> = ids.iter().collect();
+        assert!(ids.iter().all(|id| *id == ids[0]));
+    }
+
+    #[test]
+    fn a_job_beyond_the_maximum_waits_and_then_runs() {
+        let pool = Pool::new(1, Pool::KEEP_ALIVE);
+        let (open, gate) = channel::<()>();
+        let (sender, done) = channel();
+        pool.submit(move || gate.recv().unwrap()).unwrap();
+        pool.submit(move || sender.send(()).unwrap()).unwrap();
+        assert_eq!((1, 1), (pool.threads(), pool.queued_jobs()));
+        open.send(()).unwrap();
+        done.recv().unwrap();
+        assert_eq!(1, pool.threads());
+    }
+
+    #[test]
+    fn a_panic_ends_the_job_but_not_the_thread() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                std::panic::resume_unwind(Box::new("payload"));
+            }
+        }
+        let pool = Pool::new(1, Pool::KEEP_ALIVE);
+        let (sender, done) = channel();
+        pool.submit(|| std::panic::resume_unwind(Box::new("job")))
+            .unwrap();
+        pool.submit(|| std::panic::resume_unwind(Box::new(Bomb)))
+            .unwrap();
+        pool.submit(move || sender.send(()).unwrap()).unwrap();
+        done.recv().unwrap();
+        assert_eq!(1, pool.threads());
+    }
+
+    #[test]
+    fn idle_threads_end_after_keep_alive() {
+        let pool = Pool::new(8, Duration::from_millis(1));
+        let (sender, done) = channel();
+        let next = sender.clone();
+        pool.submit(move || sender.send(()).unwrap()).unwrap();
+        done.recv().unwrap();
+        until(|| pool.threads() == 0);
+        pool.submit(move || next.send(()).unwrap()).unwrap();
+        done.recv().unwrap();
+    }
+
+    #[test]
+    fn jobs_run_although_threads_end_all_the_time() {
+        let pool = Pool::new(2, Duration::ZERO);
+        let (sender, done) = channel();
+        for _ in 0..2_000 {
+            let sender = sender.clone();
+            pool.submit(move || sender.send(()).unwrap()).unwrap();
+            done.recv().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_dropped_pool_runs_what_is_queued_and_ends_its_threads() {
+        let pool = Pool::new(1, Duration::MAX);
+        let shared = Arc::downgrade(&pool.shared);
+        let (open, gate) = channel::<()>();
+        let (sender, done) = channel();
+        pool.submit(move || gate.recv().unwrap()).unwrap();
+        pool.submit(move || sender.send(()).unwrap()).unwrap();
+        drop(pool);
+        open.send(()).unwrap();
+        done.recv().unwrap();
+        until(|| shared.strong_count() == 0);
+    }
+
+    #[test]
+    fn threads_have_the_signal_mask_of_the_creator_of_the_pool() {
+        let usual = signal_mask();
+        let pool = Pool::default();
+        let (sender, mask) = channel();
+        set_signal_mask(usual | 1 << (libc::SIGUSR2 - 1));
+        pool.submit(move || sender.send(signal_mask()).unwrap())
+            .unwrap();
+        set_signal_mask(usual);
+        assert_eq!(usual, mask.recv().unwrap());
     }
 }

@@ -163,7 +163,7 @@ pub unsafe extern "C" fn statx(
         return unsafe { real::statx.get()(dir, path, flags, mask, buf) };
     }
     // SAFETY: the caller keeps path and buffer valid until we return.
-    to_int(unsafe { io::perform(Op::Statx { dir, path, flags, mask, buf }, None) })
+    to_int(unsafe { io::perform(Op::StatX { dir, path, flags, mask, buf }, None) })
 }
 
 /// `fsync(2)`

@@ -1,6 +1,6 @@
 //! libc's own functions, behind the replacements.
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr;
@@ -98,6 +98,7 @@ real_checked! { CHECKED:
     fn sendto(c_int, *const c_void, size_t, c_int, *const sockaddr, socklen_t) -> ssize_t;
     fn recvmsg(c_int, *mut msghdr, c_int) -> ssize_t;
     fn sendmsg(c_int, *const msghdr, c_int) -> ssize_t;
+    fn socket(c_int, c_int, c_int) -> c_int;
     fn accept(c_int, *mut sockaddr, *mut socklen_t) -> c_int;
     fn accept4(c_int, *mut sockaddr, *mut socklen_t, c_int) -> c_int;
     fn connect(c_int, *const sockaddr, socklen_t) -> c_int;
@@ -181,6 +182,9 @@ real_checked! { CHECKED:
 // Variadic in C, and declared here with the arguments that they are called with;
 // or declared in the libc crate without the null pointer that C allows.
 real! { UNCHECKED:
+    fn fcntl(c_int, c_int, usize) -> c_int;
+    fn fcntl64(c_int, c_int, usize) -> c_int;
+    fn ioctl(c_int, c_ulong, usize) -> c_int;
     fn pthread_once(*mut pthread_once_t, Option<unsafe extern "C" fn()>) -> c_int;
     fn open(*const c_char, c_int, mode_t) -> c_int;
     fn open64(*const c_char, c_int, mode_t) -> c_int;
@@ -204,7 +208,8 @@ pub fn symbols() -> Vec<Symbol> {
         !first.is_null() && first != next
     };
     let symbol = |name: &&'static CStr| Symbol {
-        name: name.to_str().expect("the names above are ASCII"),
+        // The names above are ASCII.
+        name: name.to_str().unwrap_or_default(),
         is_live: is_live(name),
     };
     CHECKED.iter().chain(UNCHECKED).map(symbol).collect()

@@ -1,4 +1,5 @@
-//! `recv(2)`, `send(2)`, `accept(2)`, `connect(2)`, `setsockopt(2)`.
+//! `recv(2)`, `send(2)`, `accept(2)`, `socket(2)`, `connect(2)`,
+//! `setsockopt(2)`.
 
 use std::ffi::{c_int, c_void};
 
@@ -20,7 +21,7 @@ pub unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c
         return unsafe { real::recv.get()(fd, buf, len, flags) };
     }
     // SAFETY: the caller keeps `len` bytes at `buf` writable until we return.
-    to_c(unsafe { io::receive(fd, buf, len, flags) })
+    to_c(unsafe { io::receive(fd, buf.cast(), len, flags) })
 }
 
 /// `send(2)`
@@ -35,7 +36,7 @@ pub unsafe extern "C" fn send(fd: c_int, buf: *const c_void, len: size_t, flags:
         return unsafe { real::send.get()(fd, buf, len, flags) };
     }
     // SAFETY: the caller keeps `len` bytes at `buf` readable until we return.
-    to_c(unsafe { io::send(fd, buf, len, flags) })
+    to_c(unsafe { io::send(fd, buf.cast(), len, flags) })
 }
 
 /// `recvfrom(2)`
@@ -57,7 +58,7 @@ pub unsafe extern "C" fn recvfrom(
         return unsafe { real::recvfrom.get()(fd, buf, len, flags, addr, addr_len) };
     }
     // SAFETY: the caller keeps the buffers valid until we return.
-    to_c(unsafe { io::receive_from(fd, (buf, len), flags, addr, addr_len) })
+    to_c(unsafe { io::receive_from(fd, (buf.cast(), len), flags, addr, addr_len) })
 }
 
 /// `sendto(2)`
@@ -79,7 +80,7 @@ pub unsafe extern "C" fn sendto(
         return unsafe { real::sendto.get()(fd, buf, len, flags, addr, addr_len) };
     }
     // SAFETY: the caller keeps the buffers valid until we return.
-    to_c(unsafe { io::send_to(fd, (buf, len), flags, addr, addr_len) })
+    to_c(unsafe { io::send_to(fd, (buf.cast(), len), flags, addr, addr_len) })
 }
 
 /// `recvmsg(2)`
@@ -124,7 +125,7 @@ pub unsafe extern "C" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut sockle
         return unsafe { real::accept.get()(fd, addr, len) };
     }
     // SAFETY: the caller keeps the address valid until we return.
-    to_int(unsafe { io::accept(fd, addr, len, 0) })
+    accepted(unsafe { io::accept(fd, addr, len, 0) })
 }
 
 /// `accept4(2)`
@@ -144,7 +145,28 @@ pub unsafe extern "C" fn accept4(
         return unsafe { real::accept4.get()(fd, addr, len, flags) };
     }
     // SAFETY: the caller keeps the address valid until we return.
-    to_int(unsafe { io::accept(fd, addr, len, flags) })
+    accepted(unsafe { io::accept(fd, addr, len, flags) })
+}
+
+/// The descriptor of a new connection, of whose number nothing is known.
+fn accepted(result: isize) -> c_int {
+    if result >= 0 {
+        io::forget(result as c_int);
+    }
+    to_int(result)
+}
+
+/// `socket(2)`: never blocks.
+///
+/// # Safety
+///
+/// The contract of `socket(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    // SAFETY: the caller's contract, passed on unchanged.
+    let fd = unsafe { real::socket.get()(domain, kind, protocol) };
+    io::forget(fd);
+    fd
 }
 
 /// `connect(2)`

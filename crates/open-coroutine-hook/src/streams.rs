@@ -26,7 +26,7 @@ pub unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize
         return unsafe { real::read.get()(fd, buf, len) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::read(fd, buf, len, None) })
+    to_c(unsafe { io::read(fd, buf.cast(), len, None) })
 }
 
 /// `write(2)`
@@ -41,7 +41,7 @@ pub unsafe extern "C" fn write(fd: c_int, buf: *const c_void, len: size_t) -> ss
         return unsafe { real::write.get()(fd, buf, len) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::write(fd, buf, len, None) })
+    to_c(unsafe { io::write(fd, buf.cast(), len, None) })
 }
 
 /// `readv(2)`
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn pread(fd: c_int, buf: *mut c_void, len: size_t, offset:
         return unsafe { real::pread.get()(fd, buf, len, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::read(fd, buf, len, position(offset)) })
+    to_c(unsafe { io::read(fd, buf.cast(), len, position(offset)) })
 }
 
 /// `pwrite(2)`
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn pwrite(fd: c_int, buf: *const c_void, len: size_t, offs
         return unsafe { real::pwrite.get()(fd, buf, len, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::write(fd, buf, len, position(offset)) })
+    to_c(unsafe { io::write(fd, buf.cast(), len, position(offset)) })
 }
 
 /// `preadv(2)`
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn pread64(fd: c_int, buf: *mut c_void, len: size_t, offse
         return unsafe { real::pread64.get()(fd, buf, len, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::read(fd, buf, len, position(offset)) })
+    to_c(unsafe { io::read(fd, buf.cast(), len, position(offset)) })
 }
 
 /// `pwrite(2)`
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn pwrite64(fd: c_int, buf: *const c_void, len: size_t, of
         return unsafe { real::pwrite64.get()(fd, buf, len, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::write(fd, buf, len, position(offset)) })
+    to_c(unsafe { io::write(fd, buf.cast(), len, position(offset)) })
 }
 
 /// `preadv(2)`

@@ -1,68 +1,91 @@
-//! epoll: tells when a descriptor is ready; performs nothing.
+//! The epoll driver: the kernel tells when a descriptor is ready.
 //!
-//! There is one registration per descriptor, one-shot, and every wait arms it
-//! anew (`EPOLL_CTL_MOD`, and `ADD` if the kernel does not know it). So nothing
-//! has to be trusted about a number whose descriptor may have been closed
-//! unseen; and an event of a predecessor with the same number is no more than a
-//! spurious wake-up, after which the caller tries again and waits again.
+//! It performs only [`Op::Poll`]; the result is the `revents`. Each descriptor
+//! has one registration, shared by all that wait for it, which is armed for
+//! one event (`EPOLLONESHOT`) and armed again for every wait. So nothing is
+//! believed about a descriptor that may have been closed and reused since:
+//! `EPOLL_CTL_MOD` fails for a file that is not registered, and then it is
+//! added.
+//!
+//! An event carries the generation of the [`Watch`] it was armed for. Events of
+//! watches that are gone are dropped: those of cancelled waits, and those of a
+//! closed descriptor whose file lives on through a duplicate. What remains
+//! possible is an event that was true when it was reported and is no longer so
+//! when its receiver acts on it: readiness is a hint, as it is from `poll(2)`.
+//!
+//! The waker's eventfd is registered edge-triggered: every write to it is an
+//! event, and nobody has to read it.
 
+use std::collections::HashMap;
 use std::ffi::c_int;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::mem;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::request::Waiting;
-use super::{Done, FdWaiters, Op, Request, Waker};
-use crate::sys::{self, check};
+use super::op::{INTERESTS, Op};
+use super::request::{Request, State};
+use super::waiters::{self, FdWaiters};
+use super::waker::Waker;
+use crate::sys;
 
 /// Events taken from the kernel at once.
-const BATCH: usize = 256;
-/// The data of the waker's registration: no descriptor has this number.
-const WAKER: u64 = u64::MAX;
+const EVENTS: usize = 256;
+/// What ends every wait, asked for or not.
+const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+/// The token of the waker's eventfd. Tokens of watches hold a descriptor,
+/// which is not negative, in their lower half.
+const WAKE_UP: u64 = u64::MAX;
 
-/// An epoll set and what waits in it.
-#[derive(Debug)]
+/// See the [module](self).
 pub struct Epoll {
     fd: RawFd,
-    waker: Arc<Waker>,
-    waiting: Waiting,
-    /// Completed before the kernel was asked: errors, cancellations.
-    ready: Vec<NonNull<Request>>,
-    events: Box<[libc::epoll_event; BATCH]>,
+    watches: HashMap<RawFd, Watch, BuildHasherDefault<FdHasher>>,
+    /// Generation of the newest watch.
+    generation: u32,
+    /// Result known, not handed out yet.
+    finished: Vec<NonNull<Request>>,
     in_flight: usize,
-    has_pwait2: bool,
+    /// `epoll_pwait2` is missing (before Linux 5.11, or filtered).
+    waits_in_milliseconds: bool,
+    waker: Arc<Waker>,
+    waiters: Arc<FdWaiters>,
+}
+
+/// Those who wait for one descriptor; there is always at least one.
+struct Watch {
+    first: NonNull<Request>,
+    generation: u32,
 }
 
 impl Epoll {
+    /// # Errors
+    ///
+    /// Those of `epoll_create1(2)` and `eventfd(2)`.
     pub(super) fn new() -> io::Result<Self> {
-        let waker = Arc::new(Waker::new()?);
-        // SAFETY: takes one integer.
-        let fd = check(unsafe {
-            sys::syscall(
-                libc::SYS_epoll_create1,
-                [libc::EPOLL_CLOEXEC as usize, 0, 0, 0, 0, 0],
-            )
-        })? as RawFd;
-        let this = Self {
-            fd,
-            waker,
-            waiting: Waiting::new(),
-            ready: Vec::new(),
-            events: Box::new([libc::epoll_event { events: 0, u64: 0 }; BATCH]),
+        let flags = libc::EPOLL_CLOEXEC as usize;
+        // SAFETY: takes an integer.
+        let fd = unsafe { sys::syscall(libc::SYS_epoll_create1, [flags, 0, 0, 0, 0, 0]) };
+        let driver = Self {
+            fd: sys::check(fd)? as RawFd,
+            watches: HashMap::default(),
+            generation: 0,
+            finished: Vec::new(),
             in_flight: 0,
-            has_pwait2: true,
+            waits_in_milliseconds: false,
+            waker: Arc::new(Waker::new()?),
+            waiters: Arc::new(FdWaiters::new()?),
         };
-        let result = this.control(
-            libc::EPOLL_CTL_ADD,
-            this.waker.event().fd(),
-            libc::EPOLLIN as u32,
-            WAKER,
-        );
-        check(result as isize)?;
-        Ok(this)
+        let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
+        let added = driver.control(libc::EPOLL_CTL_ADD, driver.waker.fd(), events, WAKE_UP);
+        sys::check(added)?;
+        Ok(driver)
+    }
+
+    pub(super) fn supports(op: &Op) -> bool {
+        matches!(op, Op::Poll { .. })
     }
 
     pub(super) fn waker(&self) -> &Arc<Waker> {
@@ -70,182 +93,359 @@ impl Epoll {
     }
 
     pub(super) fn waiters(&self) -> &Arc<FdWaiters> {
-        self.waiting.counts()
+        &self.waiters
     }
 
-    fn control(&self, operation: c_int, fd: RawFd, events: u32, data: u64) -> c_int {
-        let mut event = libc::epoll_event { events, u64: data };
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// # Safety
+    ///
+    /// That of [`Driver::submit`](super::Driver::submit).
+    pub(super) unsafe fn submit(&mut self, request: NonNull<Request>) {
+        // SAFETY: the request stays valid until it is handed out.
+        let shared = unsafe { request.as_ref() };
+        shared.begin(waiters::epoch());
+        self.in_flight += 1;
+        if let Some(fd) = shared.op.waits_on() {
+            self.waiters.add(fd);
+        }
+        match shared.op {
+            Op::Poll { fd, .. } if fd < 0 => self.finish(request, -libc::EBADF),
+            Op::Poll { fd, .. } => {
+                self.link(fd, request);
+                self.arm(fd);
+            }
+            _ => self.finish(request, -libc::EOPNOTSUPP),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// That of [`Driver::cancel`](super::Driver::cancel).
+    pub(super) unsafe fn cancel(&mut self, request: NonNull<Request>, error: c_int) {
+        // SAFETY: the caller says that the request is submitted, so it is
+        // valid.
+        if unsafe { request.as_ref() }.state.get() == State::Armed {
+            // The registration stays as it is: if it fires, nobody is there.
+            self.unlink(request);
+            self.finish(request, -error);
+        }
+    }
+
+    pub(super) fn cancel_all(&mut self, error: c_int) {
+        let fds: Vec<RawFd> = self.watches.keys().copied().collect();
+        for fd in fds {
+            self.finish_where(fd, |_| Some(-error));
+        }
+    }
+
+    pub(super) fn close_notice(&mut self, fd: RawFd, epoch: u64) {
+        let newer = self.finish_where(fd, |request| {
+            let is_ended = request.is_ended_by_close(fd, epoch);
+            is_ended.then_some(-libc::EBADF)
+        });
+        if newer {
+            // They wait for another file than the one that the watch began
+            // with, whose events must not reach them.
+            let generation = self.next_generation();
+            self.watches
+                .get_mut(&fd)
+                .expect("it has a waiter")
+                .generation = generation;
+            self.arm(fd);
+        }
+    }
+
+    pub(super) fn poll(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
+        if !self.watches.is_empty() {
+            self.take_events(Some(Duration::ZERO));
+        }
+        self.hand_out(done);
+    }
+
+    pub(super) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        done: &mut impl FnMut(NonNull<Request>),
+    ) {
+        if !self.finished.is_empty() || timeout == Some(Duration::ZERO) {
+            return self.poll(done);
+        }
+        if !self.waker.prepare() {
+            return self.poll(done);
+        }
+        self.take_events(timeout);
+        self.waker.finish();
+        self.hand_out(done);
+    }
+
+    fn hand_out(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
+        for request in self.finished.drain(..) {
+            // SAFETY: the request is valid until it is handed out, below
+            // (invariant 1).
+            let shared = unsafe { request.as_ref() };
+            self.in_flight -= 1;
+            if let Some(fd) = shared.op.waits_on() {
+                self.waiters.remove(fd);
+            }
+            shared.release();
+            done(request);
+        }
+    }
+
+    /// Notes the result of a request that is in no watch.
+    fn finish(&mut self, request: NonNull<Request>, result: i32) {
+        // SAFETY: the request is in flight, so it is valid (invariant 1).
+        unsafe { request.as_ref() }.finish(result);
+        self.finished.push(request);
+    }
+
+    /// Finishes those waiters for `fd` to whom `result` gives one. Returns
+    /// whether others remain.
+    fn finish_where(&mut self, fd: RawFd, result: impl Fn(&Request) -> Option<i32>) -> bool {
+        let mut next = self.watches.get(&fd).map(|watch| watch.first);
+        let mut remaining = false;
+        while let Some(request) = next {
+            // SAFETY: what is in a watch is in flight, so it is valid
+            // (invariant 1).
+            let shared = unsafe { request.as_ref() };
+            next = shared.next.get();
+            match result(shared) {
+                Some(result) => {
+                    self.unlink(request);
+                    self.finish(request, result);
+                }
+                None => remaining = true,
+            }
+        }
+        remaining
+    }
+
+    /// Adds a request to the watch of `fd`.
+    fn link(&mut self, fd: RawFd, request: NonNull<Request>) {
+        // SAFETY: the request is in flight, so it is valid (invariant 1).
+        let shared = unsafe { request.as_ref() };
+        shared.state.set(State::Armed);
+        shared.previous.set(None);
+        if let Some(watch) = self.watches.get_mut(&fd) {
+            shared.next.set(Some(watch.first));
+            // SAFETY: as above, for a request of the watch.
+            unsafe { watch.first.as_ref() }.previous.set(Some(request));
+            watch.first = request;
+        } else {
+            shared.next.set(None);
+            let generation = self.next_generation();
+            self.watches.insert(
+                fd,
+                Watch {
+                    first: request,
+                    generation,
+                },
+            );
+        }
+    }
+
+    fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
+    }
+
+    /// Takes a request out of its watch, and the watch away if it is empty.
+    fn unlink(&mut self, request: NonNull<Request>) {
+        // SAFETY: the request and its neighbours are in flight, so they are
+        // valid (invariant 1).
+        let shared = unsafe { request.as_ref() };
+        let (previous, next) = (shared.previous.take(), shared.next.take());
+        if let Some(next) = next {
+            // SAFETY: as above.
+            unsafe { next.as_ref() }.previous.set(previous);
+        }
+        if let Some(previous) = previous {
+            // SAFETY: as above.
+            unsafe { previous.as_ref() }.next.set(next);
+            return;
+        }
+        let fd = shared.op.fd().expect("only polls are linked");
+        match next {
+            Some(next) => self.watches.get_mut(&fd).expect("it has a waiter").first = next,
+            None => drop(self.watches.remove(&fd)),
+        }
+    }
+
+    /// Arms the registration of `fd` for all that wait for it. If the kernel
+    /// refuses, that is their result.
+    fn arm(&mut self, fd: RawFd) {
+        let watch = &self.watches[&fd];
+        let token = u64::from(watch.generation) << 32 | fd as u64;
+        let mut events = libc::EPOLLONESHOT as u32;
+        let mut next = Some(watch.first);
+        while let Some(request) = next {
+            // SAFETY: what is in a watch is in flight, so it is valid
+            // (invariant 1).
+            let shared = unsafe { request.as_ref() };
+            events |= interests(shared);
+            next = shared.next.get();
+        }
+        let error = self.register(fd, events, token);
+        if error < 0 {
+            self.finish_where(fd, |_| Some(error as i32));
+        }
+    }
+
+    /// Changes the registration of `fd`, or adds it. The file behind `fd` may
+    /// change in between (another thread closes it), hence the second round.
+    fn register(&self, fd: RawFd, events: u32, token: u64) -> isize {
+        let mut result = 0;
+        for _ in 0..2 {
+            result = self.control(libc::EPOLL_CTL_MOD, fd, events, token);
+            if result != -libc::ENOENT as isize {
+                break;
+            }
+            result = self.control(libc::EPOLL_CTL_ADD, fd, events, token);
+            if result != -libc::EEXIST as isize {
+                break;
+            }
+        }
+        result
+    }
+
+    fn control(&self, command: c_int, fd: RawFd, events: u32, token: u64) -> isize {
+        let mut event = libc::epoll_event { events, u64: token };
         let args = [
             self.fd as usize,
-            operation as usize,
+            command as usize,
             fd as usize,
             &raw mut event as usize,
             0,
             0,
         ];
-        // SAFETY: `event` lives across the call.
-        unsafe { sys::syscall(libc::SYS_epoll_ctl, args) as c_int }
+        // SAFETY: the event is alive for the whole call.
+        unsafe { sys::syscall(libc::SYS_epoll_ctl, args) }
     }
 
-    /// # Safety
-    ///
-    /// As `Driver::submit`.
-    pub(super) unsafe fn submit(&mut self, request: NonNull<Request>) {
-        // SAFETY: the caller's promise.
-        let Op::Poll { fd, .. } = *unsafe { request.as_ref() }.op() else {
-            unreachable!("epoll supports nothing else");
-        };
-        // SAFETY: the caller's promise; removed by `finish`.
-        unsafe { self.waiting.insert(request) };
-        self.in_flight += 1;
-        let result = self.arm(fd);
-        if result < 0 {
-            // SAFETY: inserted above.
-            unsafe { self.finish(request, result) };
-        }
-    }
-
-    /// Arms the registration of `fd` for all that waits on it.
-    fn arm(&self, fd: RawFd) -> c_int {
-        let mut events = libc::EPOLLONESHOT as u32;
-        for request in self.waiting.select(fd, |_| true) {
-            // SAFETY: waiting requests are in place.
-            events |= wanted(unsafe { request.as_ref() });
-        }
-        let modify = |operation| self.control(operation, fd, events, fd as u64);
-        match modify(libc::EPOLL_CTL_MOD) {
-            result if result == -libc::ENOENT => modify(libc::EPOLL_CTL_ADD),
-            result => result,
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As `Driver::cancel`.
-    pub(super) unsafe fn cancel(&mut self, request: NonNull<Request>, error: c_int) {
-        // SAFETY: the caller's promise. A request that has been put into
-        // `ready` is marked, and keeps its result.
-        unsafe {
-            if request.as_ref().mark_cancelled(error) {
-                self.finish(request, -error);
+    /// Waits for events and finishes the requests they are for.
+    fn take_events(&mut self, timeout: Option<Duration>) {
+        let mut events = [const { libc::epoll_event { events: 0, u64: 0 } }; EVENTS];
+        let mut count = self.wait_for_events(&mut events, timeout);
+        loop {
+            for &libc::epoll_event { events, u64: token } in &events[..count] {
+                self.dispatch(token, events);
             }
-        }
-    }
-
-    pub(super) fn close_notice(&mut self, fd: RawFd, epoch: u64) {
-        for request in self.waiting.older(fd, epoch) {
-            // SAFETY: it waits here.
-            unsafe { self.cancel(request, libc::EBADF) };
-        }
-    }
-
-    /// # Safety
-    ///
-    /// The request waits here.
-    unsafe fn finish(&mut self, request: NonNull<Request>, result: c_int) {
-        // SAFETY: the caller's promise. Marked so that a later cancellation
-        // leaves it alone.
-        unsafe {
-            self.waiting.remove(request);
-            request.as_ref().complete(result);
-            let _ = request.as_ref().mark_cancelled(libc::ECANCELED);
-        }
-        self.in_flight -= 1;
-        self.ready.push(request);
-    }
-
-    pub(super) fn poll(&mut self, done: Done<'_>) {
-        if self.in_flight > 0 {
-            self.collect(Some(Duration::ZERO));
-        }
-        self.deliver(done);
-    }
-
-    pub(super) fn wait(&mut self, timeout: Option<Duration>, done: Done<'_>) {
-        if self.ready.is_empty() && timeout != Some(Duration::ZERO) && self.waker.fall_asleep() {
-            self.collect(timeout);
-        } else {
-            self.collect(Some(Duration::ZERO));
-        }
-        self.waker.wake_up();
-        self.deliver(done);
-    }
-
-    fn deliver(&mut self, done: Done<'_>) {
-        for request in mem::take(&mut self.ready) {
-            done(request);
-        }
-    }
-
-    fn collect(&mut self, timeout: Option<Duration>) {
-        let count = self.epoll_wait(timeout);
-        for index in 0..count {
-            let event = self.events[index];
-            if event.u64 == WAKER {
-                self.waker.event().clear();
-            } else {
-                self.dispatch(event.u64 as RawFd, event.events);
+            if count < EVENTS {
+                return;
             }
+            count = self.wait_for_events(&mut events, Some(Duration::ZERO));
         }
     }
 
-    fn dispatch(&mut self, fd: RawFd, revents: u32) {
-        let all = self.waiting.select(fd, |_| true);
-        let mut left = 0;
-        for request in all {
-            // SAFETY: it waits here.
-            unsafe {
-                if revents & wanted(request.as_ref()) != 0 {
-                    self.finish(request, revents as c_int);
-                } else {
-                    left += 1;
-                }
-            }
+    fn dispatch(&mut self, token: u64, events: u32) {
+        if token == WAKE_UP {
+            return;
         }
-        if left > 0 {
+        let (fd, generation) = (token as u32 as RawFd, (token >> 32) as u32);
+        if self
+            .watches
+            .get(&fd)
+            .is_none_or(|watch| watch.generation != generation)
+        {
+            return;
+        }
+        let others = self.finish_where(fd, |request| {
+            let revents = events & (interests(request) | ALWAYS);
+            (revents != 0).then_some(revents as i32)
+        });
+        if others {
             self.arm(fd);
         }
     }
 
-    fn epoll_wait(&mut self, timeout: Option<Duration>) -> usize {
-        let events = self.events.as_mut_ptr() as usize;
-        if self.has_pwait2 && timeout != Some(Duration::ZERO) {
+    /// How many events there are; 0 after the timeout or a signal.
+    fn wait_for_events(
+        &mut self,
+        events: &mut [libc::epoll_event; EVENTS],
+        timeout: Option<Duration>,
+    ) -> usize {
+        let (fd, events) = (self.fd as usize, events.as_mut_ptr() as usize);
+        if !self.waits_in_milliseconds {
             let timespec = timeout.map(sys::to_timespec);
-            let pointer = timespec
-                .as_ref()
-                .map_or(0, |timespec| &raw const *timespec as usize);
-            let args = [self.fd as usize, events, BATCH, pointer, 0, 8];
-            // SAFETY: room for `BATCH` events; `timespec` lives across the call.
+            let timespec = timespec.as_ref().map_or(0, |t| &raw const *t as usize);
+            let args = [fd, events, EVENTS, timespec, 0, 0];
+            // SAFETY: `EVENTS` events and the time are alive for the call.
             let result = unsafe { sys::syscall(libc::SYS_epoll_pwait2, args) };
-            if result != -(libc::ENOSYS as isize) {
-                return result.max(0) as usize;
+            match -result as i32 {
+                libc::ENOSYS | libc::EPERM => self.waits_in_milliseconds = true,
+                _ => return count(result),
             }
-            self.has_pwait2 = false;
         }
-        // Rounded up, so that the wait is not over before the deadline.
-        let milliseconds = timeout.map_or(-1, |timeout| {
-            timeout
-                .as_nanos()
-                .div_ceil(1_000_000)
-                .min(c_int::MAX as u128) as c_int
-        });
-        let args = [self.fd as usize, events, BATCH, milliseconds as usize, 0, 8];
-        // SAFETY: room for `BATCH` events.
-        unsafe { sys::syscall(libc::SYS_epoll_pwait, args).max(0) as usize }
-    }
-}
-
-/// The events that complete `request`; epoll reports errors unasked.
-fn wanted(request: &Request) -> u32 {
-    match *request.op() {
-        Op::Poll { events, .. } => events | (libc::EPOLLERR | libc::EPOLLHUP) as u32,
-        _ => unreachable!("epoll supports nothing else"),
+        let args = [fd, events, EVENTS, milliseconds(timeout) as usize, 0, 0];
+        // SAFETY: `EVENTS` events are alive for the whole call.
+        count(unsafe { sys::syscall(libc::SYS_epoll_pwait, args) })
     }
 }
 
 impl Drop for Epoll {
     fn drop(&mut self) {
-        // SAFETY: `self` owns the descriptor.
+        // SAFETY: the descriptor is `self`'s own.
         unsafe { sys::close(self.fd) };
     }
 }
+
+/// What a request waits for, in the kernel's terms (`poll` and `epoll` use the
+/// same bits).
+fn interests(request: &Request) -> u32 {
+    match request.op {
+        Op::Poll { events, .. } => events & INTERESTS,
+        _ => 0,
+    }
+}
+
+/// `timeout` for the older call; rounded up, because a deadline must have
+/// passed when a wait ends by it.
+fn milliseconds(timeout: Option<Duration>) -> c_int {
+    match timeout {
+        None => -1,
+        Some(timeout) => {
+            c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
+        }
+    }
+}
+
+/// The number of events in a result of `epoll_wait`.
+fn count(result: isize) -> usize {
+    match -result as i32 {
+        ..=0 => result as usize,
+        libc::EINTR => 0,
+        error => panic!(
+            "epoll_wait says: {}; the descriptor of the driver is in foreign hands",
+            io::Error::from_raw_os_error(error)
+        ),
+    }
+}
+
+/// Spreads descriptors, which are small and dense, over a hash table.
+#[derive(Default)]
+struct FdHasher(u64);
+
+impl Hasher for FdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(SPREAD);
+        }
+    }
+
+    fn write_i32(&mut self, fd: i32) {
+        self.0 = u64::from(fd as u32).wrapping_mul(SPREAD);
+    }
+}
+
+/// 2^64 divided by the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[cfg(test)]
+mod tests;

@@ -1,30 +1,37 @@
-//! How a worker asks the kernel for I/O.
+//! Kernel I/O: what submits operations and reports their completions.
 //!
-//! A driver belongs to one worker thread. It is pulled: the worker submits
-//! requests and collects completions; a driver knows nothing of coroutines.
-//! Which one is used is decided at start, so that tests can force each.
+//! A driver is pulled: it does nothing but when its owner calls it. It knows
+//! nothing of coroutines: a [`Request`] carries an opaque `owner`. Which driver
+//! serves is decided at run time:
 //!
-//! * `op`: one operation, described once for every driver.
-//! * `request`: an operation in flight, in the frame that waits for it.
-//! * `waker`: how other threads end a driver's wait.
-//! * `uring`, `epoll`: the drivers.
+//! * `uring`: the kernel performs the operation itself (completion style).
+//! * `epoll`: the kernel tells when a descriptor is ready ([`Op::Poll`] only);
+//!   its user [attempts](Op::attempt) the operation and leaves the rest to the
+//!   [pool](crate::pool::Pool).
+//!
+//! A driver belongs to the thread that created it. Other threads reach it
+//! through its [`Waker`] and its [`FdWaiters`].
 //!
 //! # Invariants
 //!
-//! 1. A submitted request stays in place until it is handed to `done`, which
-//!    happens exactly once; the kernel does not touch its buffers after that.
-//! 2. A wake before a wait makes the wait return at once.
-//! 3. Without requests, wakes and deadlines a wait makes no system call but one.
+//! 1. A submitted request is handed out exactly once, by [`Driver::poll`] or
+//!    [`Driver::wait`], also when it was cancelled. Until then it and what its
+//!    operation points to stay valid and in place.
+//! 2. Cancelling asks; it does not discard. If the kernel completed the
+//!    operation all the same, that result is handed out, so no byte is lost.
+//! 3. Waits end by completion, wake-up or timeout (or a signal); there is no
+//!    polling in slices.
+//!
+//! After `fork` the child must not use a driver of its parent, which would act
+//! on the parent's queues; it must not drop it either (`mem::forget`).
+
+pub mod op;
 
 mod epoll;
-mod op;
 mod request;
 mod uring;
+mod waiters;
 mod waker;
-
-pub use op::Op;
-pub use request::{FdWaiters, Request, next_close_epoch};
-pub use waker::Waker;
 
 use std::ffi::c_int;
 use std::io;
@@ -33,130 +40,174 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Which driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use epoll::Epoll;
+use uring::Uring;
+
+pub use op::Op;
+pub use request::Request;
+pub use waiters::{FdWaiters, begin_close};
+pub use waker::Waker;
+
+/// The kinds of driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// `io_uring(7)`: operations are performed by the kernel.
+    /// `io_uring(7)`.
     IoUring,
-    /// `epoll(7)`: only tells readiness.
+    /// `epoll(7)`.
     Epoll,
 }
 
-/// One worker's driver.
-#[derive(Debug)]
-pub enum Driver {
-    /// See [`Kind::IoUring`].
-    IoUring(uring::Uring),
-    /// See [`Kind::Epoll`].
-    Epoll(epoll::Epoll),
-}
-
-/// What a driver does with a completed request.
-type Done<'a> = &'a mut dyn FnMut(NonNull<Request>);
-
-impl Driver {
-    /// A driver for the calling thread, which alone may use it.
+impl Kind {
+    /// Whether this machine lets us use the driver.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it, or for want of descriptors or memory.
+    /// Why not, in words fit for a user.
+    pub fn probe(self) -> io::Result<()> {
+        match self {
+            Self::IoUring => uring::probe(),
+            Self::Epoll => Epoll::new().map(drop),
+        }
+    }
+}
+
+/// A driver of either kind.
+pub enum Driver {
+    /// `io_uring(7)`.
+    IoUring(Box<Uring>),
+    /// `epoll(7)`.
+    Epoll(Epoll),
+}
+
+impl Driver {
+    /// A driver for the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Kind::probe`]; out of file descriptors or memory.
     pub fn new(kind: Kind) -> io::Result<Self> {
         Ok(match kind {
-            Kind::IoUring => Self::IoUring(uring::Uring::new()?),
-            Kind::Epoll => Self::Epoll(epoll::Epoll::new()?),
+            Kind::IoUring => Self::IoUring(Box::new(Uring::new()?)),
+            Kind::Epoll => Self::Epoll(Epoll::new()?),
         })
     }
 
-    /// Whether io_uring can be used here.
-    ///
-    /// # Errors
-    ///
-    /// Why not: switched off (`kernel.io_uring_disabled`), forbidden by seccomp,
-    /// or a kernel that lacks operations.
-    pub fn probe() -> io::Result<()> {
-        uring::Uring::new().map(drop)
+    /// Which kind of driver this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::IoUring(_) => Kind::IoUring,
+            Self::Epoll(_) => Kind::Epoll,
+        }
     }
 
-    /// Whether it can perform `op` itself.
+    /// Whether the driver can perform `op`. Submitting anything else completes
+    /// with `-EOPNOTSUPP`.
     pub fn supports(&self, op: &Op) -> bool {
         match self {
-            Self::IoUring(uring) => uring.supports(op),
-            Self::Epoll(_) => matches!(op, Op::Poll { .. }),
+            Self::IoUring(driver) => driver.supports(op),
+            Self::Epoll(_) => Epoll::supports(op),
         }
     }
 
-    /// Begins an operation.
+    /// Starts an operation. Never waits for it and never fails: errors are
+    /// results. Submissions are batched; the next [`Driver::poll`] or
+    /// [`Driver::wait`] brings them to the kernel.
     ///
     /// # Safety
     ///
-    /// The driver supports the operation. The request and what its operation
-    /// points to stay in place until it is handed to `done`, and the contract
-    /// of its system call holds as long.
+    /// The request is not submitted already. It stays valid and in place, and
+    /// so does what its operation points to, until the driver has handed it
+    /// out or has been dropped.
+    ///
+    /// # Panics
+    ///
+    /// If the request is submitted already.
     pub unsafe fn submit(&mut self, request: NonNull<Request>) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self {
-                Self::IoUring(uring) => uring.submit(request),
-                Self::Epoll(epoll) => epoll.submit(request),
-            }
+        match self {
+            // SAFETY: the caller's contract.
+            Self::IoUring(driver) => unsafe { driver.submit(request) },
+            // SAFETY: the caller's contract.
+            Self::Epoll(driver) => unsafe { driver.submit(request) },
         }
     }
 
-    /// Asks for an early end. The request still completes, once: with what the
-    /// kernel delivered if that came first, else with minus `error`.
+    /// Asks for the end of an operation. The request is still handed out, with
+    /// the result if the operation completed nevertheless, else with `-error`.
+    /// Does nothing to a request that is finished or being cancelled.
     ///
     /// # Safety
     ///
-    /// The request was submitted to this driver and has not completed.
+    /// The request is submitted to this driver and not handed out yet.
     pub unsafe fn cancel(&mut self, request: NonNull<Request>, error: c_int) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self {
-                Self::IoUring(uring) => uring.cancel(request, error),
-                Self::Epoll(epoll) => epoll.cancel(request, error),
-            }
-        }
-    }
-
-    /// Hands all that has completed to `done`, without waiting.
-    pub fn poll(&mut self, done: Done<'_>) {
         match self {
-            Self::IoUring(uring) => uring.poll(done),
-            Self::Epoll(epoll) => epoll.poll(done),
+            // SAFETY: the caller's contract.
+            Self::IoUring(driver) => unsafe { driver.cancel(request, error) },
+            // SAFETY: the caller's contract.
+            Self::Epoll(driver) => unsafe { driver.cancel(request, error) },
         }
     }
 
-    /// Waits for a completion or a wake, at most for `timeout`; hands what has
-    /// completed to `done`.
-    pub fn wait(&mut self, timeout: Option<Duration>, done: Done<'_>) {
+    /// [Cancels](Driver::cancel) everything in flight, to shut down.
+    pub fn cancel_all(&mut self, error: c_int) {
         match self {
-            Self::IoUring(uring) => uring.wait(timeout, done),
-            Self::Epoll(epoll) => epoll.wait(timeout, done),
+            Self::IoUring(driver) => driver.cancel_all(error),
+            Self::Epoll(driver) => driver.cancel_all(error),
         }
     }
 
-    /// Ends the wait of this driver from any thread.
-    pub fn waker(&self) -> Arc<Waker> {
+    /// Submits what is queued and hands out what is complete, without waiting.
+    /// Makes no system call if there is nothing to do.
+    pub fn poll(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
         match self {
-            Self::IoUring(uring) => uring.waker().clone(),
-            Self::Epoll(epoll) => epoll.waker().clone(),
+            Self::IoUring(driver) => driver.poll(done),
+            Self::Epoll(driver) => driver.poll(done),
         }
     }
 
-    /// Which descriptors requests wait on, for whoever closes one.
+    /// Like [`Driver::poll`], but sleeps until something completes, a
+    /// [`Waker`] is used, or `timeout` has passed. It may return early without
+    /// any of these; it does not return late on purpose: the timeout is exact
+    /// to the resolution of the kernel's timers.
+    pub fn wait(&mut self, timeout: Option<Duration>, done: &mut impl FnMut(NonNull<Request>)) {
+        match self {
+            Self::IoUring(driver) => driver.wait(timeout, done),
+            Self::Epoll(driver) => driver.wait(timeout, done),
+        }
+    }
+
+    /// What ends a [`Driver::wait`] from elsewhere.
+    pub fn waker(&self) -> &Arc<Waker> {
+        match self {
+            Self::IoUring(driver) => driver.waker(),
+            Self::Epoll(driver) => driver.waker(),
+        }
+    }
+
+    /// How many requests wait on each descriptor, for those who close one.
     pub fn waiters(&self) -> &Arc<FdWaiters> {
         match self {
-            Self::IoUring(uring) => uring.waiters(),
-            Self::Epoll(epoll) => epoll.waiters(),
+            Self::IoUring(driver) => driver.waiters(),
+            Self::Epoll(driver) => driver.waiters(),
         }
     }
 
-    /// Ends every request on `fd` that began before `epoch` with `EBADF`: the
-    /// descriptor has been closed. Younger ones are about its successor.
+    /// How many requests have been submitted and not handed out.
+    pub fn in_flight(&self) -> usize {
+        match self {
+            Self::IoUring(driver) => driver.in_flight(),
+            Self::Epoll(driver) => driver.in_flight(),
+        }
+    }
+
+    /// Ends with `EBADF` what waits on `fd` since before [`begin_close`]
+    /// returned `epoch`. Newer requests, on a reused number, stay.
     pub fn close_notice(&mut self, fd: RawFd, epoch: u64) {
         match self {
-            Self::IoUring(uring) => uring.close_notice(fd, epoch),
-            Self::Epoll(epoll) => epoll.close_notice(fd, epoch),
+            Self::IoUring(driver) => driver.close_notice(fd, epoch),
+            Self::Epoll(driver) => driver.close_notice(fd, epoch),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

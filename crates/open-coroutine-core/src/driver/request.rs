@@ -1,218 +1,108 @@
-//! Operations in flight.
+//! A submitted operation: the slot that a driver fills in.
 //!
-//! # The close protocol
-//!
-//! Closing a descriptor must end the requests that wait on it, but not those on
-//! a later descriptor that gets the same number. So every request carries the
-//! epoch at which it was submitted, and a close draws a new one *before* the
-//! kernel frees the number: requests with an older epoch are about the closed
-//! file, younger ones cannot be about it.
-//!
-//! The thread that closes looks at each driver's [`FdWaiters`] first, and
-//! bothers only workers that have such requests.
+//! A request lies in the frame that waits for it. It is touched by the thread
+//! that owns the driver, from [`Driver::submit`](super::Driver::submit) until
+//! the driver has handed it out, and by its owner before and after.
 
 use std::cell::Cell;
 use std::ffi::c_int;
-use std::os::fd::RawFd;
-use std::ptr::{self, NonNull};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+use std::ptr::NonNull;
 
-use super::Op;
+use super::op::Op;
 
-/// Drawn from by closes. Static because descriptors belong to the process.
-static CLOSE_EPOCH: AtomicU64 = AtomicU64::new(1);
-
-/// A new epoch: all requests submitted so far have a smaller one.
-pub fn next_close_epoch() -> u64 {
-    CLOSE_EPOCH.fetch_add(1, SeqCst) + 1
+/// Where a request is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// With its owner: not submitted, or handed out again.
+    Idle,
+    /// The driver has it, the kernel does not know it yet.
+    Held,
+    /// The kernel knows it.
+    Armed,
+    /// The result is known, and will be handed out by the next poll or wait.
+    Finished,
 }
 
-/// An operation in flight. Lives in the frame that waits for it.
+/// One operation in the hands of a driver.
+///
+/// `owner` is the owner's own and means nothing to the driver.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Request {
-    op: Op,
-    owner: *const (),
-    result: Cell<c_int>,
-    epoch: Cell<u64>,
-    /// The error to end with if the kernel cancels it; 0 is none.
-    cancelled: Cell<c_int>,
-    previous: Cell<*const Request>,
-    next: Cell<*const Request>,
+    /// What to do.
+    pub op: Op,
+    /// Whoever waits for it.
+    pub owner: *const (),
+    /// A hint for receives and sends under io_uring: the socket is expected
+    /// not to be ready, so that the first try can be left out.
+    pub poll_first: bool,
+    pub(super) state: Cell<State>,
+    /// Error number to report if the kernel cancels the operation; 0 if
+    /// nobody has asked for that.
+    pub(super) cancel: Cell<c_int>,
+    pub(super) result: Cell<i32>,
+    /// Index in the table of an io_uring driver.
+    pub(super) slot: Cell<u32>,
+    /// Value of the close epoch when the operation was submitted.
+    pub(super) epoch: Cell<u64>,
+    /// The other waiters for the same descriptor in an epoll driver.
+    pub(super) previous: Cell<Option<NonNull<Request>>>,
+    pub(super) next: Cell<Option<NonNull<Request>>>,
 }
 
 impl Request {
-    /// A request for `op`. `owner` is for whoever submits it.
-    pub fn new(op: Op, owner: *const ()) -> Self {
+    /// A request that has not been submitted.
+    pub const fn new(op: Op, owner: *const ()) -> Self {
         Self {
             op,
             owner,
+            poll_first: false,
+            state: Cell::new(State::Idle),
+            cancel: Cell::new(0),
             result: Cell::new(0),
+            slot: Cell::new(0),
             epoch: Cell::new(0),
-            cancelled: Cell::new(0),
-            previous: Cell::new(ptr::null()),
-            next: Cell::new(ptr::null()),
+            previous: Cell::new(None),
+            next: Cell::new(None),
         }
     }
 
-    /// Its operation.
-    pub fn op(&self) -> &Op {
-        &self.op
-    }
-
-    /// What it was submitted with.
-    pub fn owner(&self) -> *const () {
-        self.owner
-    }
-
-    /// Sets what [`owner`](Self::owner) returns.
-    pub fn set_owner(&mut self, owner: *const ()) {
-        self.owner = owner;
-    }
-
-    /// The result of the completed operation: what the system call returns, or
-    /// minus the error number.
-    pub fn result(&self) -> c_int {
+    /// What the operation returned, or minus an error number. Meaningful once
+    /// the driver has handed the request out.
+    pub fn result(&self) -> i32 {
         self.result.get()
     }
 
-    pub(super) fn complete(&self, result: c_int) {
+    /// Whether a driver has the request, so that it must stay where it is.
+    pub fn is_submitted(&self) -> bool {
+        self.state.get() != State::Idle
+    }
+
+    /// Takes the request over from its owner.
+    pub(super) fn begin(&self, epoch: u64) {
+        assert_eq!(
+            State::Idle,
+            self.state.get(),
+            "a request is submitted once at a time"
+        );
+        self.state.set(State::Held);
+        self.cancel.set(0);
+        self.epoch.set(epoch);
+    }
+
+    /// Notes the result.
+    pub(super) fn finish(&self, result: i32) {
         self.result.set(result);
+        self.state.set(State::Finished);
     }
 
-    /// Marks it as cancelled for the reason `error`. The first reason stays.
-    #[must_use]
-    pub(super) fn mark_cancelled(&self, error: c_int) -> bool {
-        let is_first = self.cancelled.get() == 0;
-        if is_first {
-            self.cancelled.set(error);
-        }
-        is_first
+    /// Gives the request back to its owner.
+    pub(super) fn release(&self) {
+        self.state.set(State::Idle);
     }
 
-    /// The error that it was cancelled with; 0 is none.
-    pub(super) fn cancelled(&self) -> c_int {
-        self.cancelled.get()
-    }
-}
-
-/// How many requests of one driver wait on each descriptor, as other threads
-/// may see it: counters shared by descriptors with equal low bits.
-#[derive(Debug)]
-pub struct FdWaiters {
-    counts: [AtomicU32; FdWaiters::LEN],
-}
-
-impl FdWaiters {
-    const LEN: usize = 1024;
-
-    /// Whether some request may wait on `fd`.
-    pub fn any(&self, fd: RawFd) -> bool {
-        // Pairs with nothing on purpose: a request that begins while its
-        // descriptor is being closed may miss the close, as a thread's would.
-        fence(SeqCst);
-        self.count(fd).load(Relaxed) > 0
-    }
-
-    fn count(&self, fd: RawFd) -> &AtomicU32 {
-        &self.counts[fd as usize % Self::LEN]
-    }
-}
-
-/// The requests of one driver that wait on descriptors, by descriptor. An entry
-/// exists only as long as requests wait.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    /// The youngest request of each descriptor; requests are linked.
-    heads: Vec<*const Request>,
-    counts: Arc<FdWaiters>,
-}
-
-impl Waiting {
-    pub(super) fn new() -> Self {
-        Self {
-            heads: Vec::new(),
-            counts: Arc::new(FdWaiters {
-                counts: [const { AtomicU32::new(0) }; FdWaiters::LEN],
-            }),
-        }
-    }
-
-    pub(super) fn counts(&self) -> &Arc<FdWaiters> {
-        &self.counts
-    }
-
-    /// # Safety
-    ///
-    /// The request is in no list, and stays in place until it is removed.
-    pub(super) unsafe fn insert(&mut self, request: NonNull<Request>) {
-        // SAFETY: the caller's promise.
-        let request = unsafe { request.as_ref() };
-        request.epoch.set(CLOSE_EPOCH.load(SeqCst));
-        let Some(fd) = request.op.fd().filter(|&fd| fd >= 0) else {
-            return;
-        };
-        if self.heads.len() <= fd as usize {
-            self.heads.resize(fd as usize + 1, ptr::null());
-        }
-        let head = &mut self.heads[fd as usize];
-        request.previous.set(ptr::null());
-        request.next.set(*head);
-        // SAFETY: linked requests are in place.
-        if let Some(next) = unsafe { head.as_ref() } {
-            next.previous.set(request);
-        }
-        *head = request;
-        let count = self.counts.count(fd);
-        // Only this thread writes it.
-        count.store(count.load(Relaxed) + 1, Relaxed);
-    }
-
-    /// # Safety
-    ///
-    /// The request was inserted here, and has not been removed.
-    pub(super) unsafe fn remove(&mut self, request: NonNull<Request>) {
-        // SAFETY: the caller's promise.
-        let request = unsafe { request.as_ref() };
-        let Some(fd) = request.op.fd().filter(|&fd| fd >= 0) else {
-            return;
-        };
-        let (previous, next) = (request.previous.get(), request.next.get());
-        // SAFETY: linked requests are in place.
-        match unsafe { previous.as_ref() } {
-            Some(previous) => previous.next.set(next),
-            None => self.heads[fd as usize] = next,
-        }
-        // SAFETY: as above.
-        if let Some(next) = unsafe { next.as_ref() } {
-            next.previous.set(previous);
-        }
-        let count = self.counts.count(fd);
-        count.store(count.load(Relaxed) - 1, Relaxed);
-    }
-
-    /// The requests on `fd` for which `select` holds.
-    pub(super) fn select(
-        &self,
-        fd: RawFd,
-        select: impl Fn(&Request) -> bool,
-    ) -> Vec<NonNull<Request>> {
-        let mut selected = Vec::new();
-        let head = self.heads.get(fd as usize).copied();
-        let mut next = head.unwrap_or(ptr::null());
-        // SAFETY: linked requests are in place.
-        while let Some(request) = unsafe { next.as_ref() } {
-            if select(request) {
-                selected.push(NonNull::from(request));
-            }
-            next = request.next.get();
-        }
-        selected
-    }
-
-    /// The requests on `fd` that are older than `epoch`.
-    pub(super) fn older(&self, fd: RawFd, epoch: u64) -> Vec<NonNull<Request>> {
-        self.select(fd, |request| request.epoch.get() < epoch)
+    /// Whether closing its descriptor at `epoch` ends this request.
+    pub(super) fn is_ended_by_close(&self, fd: i32, epoch: u64) -> bool {
+        self.epoch.get() <= epoch && self.op.waits_on() == Some(fd)
     }
 }

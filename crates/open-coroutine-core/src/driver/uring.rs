@@ -1,88 +1,87 @@
-//! io_uring: the kernel performs the operations.
+//! The io_uring driver: the kernel performs operations and posts completions.
 //!
-//! One ring per worker, used by its thread alone. Submissions are batched: they
-//! reach the kernel with the next wait, so a turn of the worker costs one
-//! system call however many operations it began. Completions are delivered by
-//! that call too (`DEFER_TASKRUN`).
+//! * [`ring`]: the queues shared with the kernel, and entering it.
+//! * [`entry`]: what an operation looks like in the submission queue.
+//!
+//! A completion carries the address of its [`Request`], so it needs no look-up.
+//! The table of requests serves those who must find them all: cancellation at
+//! shutdown, and closing a descriptor. It is dense and touches no request but
+//! the one that comes or goes, because the others lie on cold stacks.
+//!
+//! The waker's eventfd is watched by a multishot poll: every write to it is a
+//! completion, and nobody has to read it.
+//!
+//! The kernel waits also for a file that is `O_NONBLOCK` (Linux 6.18 does for
+//! `recv`, `read` and `accept`). Who owes a caller `EAGAIN` at once passes
+//! `MSG_DONTWAIT` or `RWF_NOWAIT`, or [attempts](Op::attempt) the operation.
 
+mod entry;
+mod ring;
+
+use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::io;
-use std::mem;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::{IoUring, Probe, opcode, squeue, types};
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::Fd;
+use io_uring::{cqueue, opcode};
 
-use super::request::Waiting;
-use super::{Done, FdWaiters, Op, Request, Waker};
+use super::op::Op;
+use super::request::{Request, State};
+use super::waiters::{self, FdWaiters};
+use super::waker::Waker;
+use ring::Ring;
 
-/// Submissions that fit between two calls; more are flushed in between.
-const SUBMISSIONS: u32 = 256;
-/// Completions that fit; the kernel keeps what overflows.
-const COMPLETIONS: u32 = 4096;
+pub(super) use ring::probe;
 
-/// `user_data` of submissions whose completion nobody waits for.
-const IGNORED: u64 = 0;
-/// `user_data` of the poll that watches the waker.
-const WAKER: u64 = 1;
+/// Completion of a cancellation: of no interest.
+const CANCELLATION: u64 = 0;
+/// Completion of the poll of the waker's eventfd.
+const WAKE_UP: u64 = 1;
+// Any other value is the address of a request, which is aligned to 8 bytes.
 
-const ENTER_GETEVENTS: u32 = 1;
-
-/// What must be there; the rest is done by the pool where it is missing.
-const REQUIRED: [(u8, &str); 12] = [
-    (opcode::PollAdd::CODE, "POLL_ADD"),
-    (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
-    (opcode::Recv::CODE, "RECV"),
-    (opcode::Send::CODE, "SEND"),
-    (opcode::RecvMsg::CODE, "RECVMSG"),
-    (opcode::SendMsg::CODE, "SENDMSG"),
-    (opcode::Read::CODE, "READ"),
-    (opcode::Write::CODE, "WRITE"),
-    (opcode::Readv::CODE, "READV"),
-    (opcode::Writev::CODE, "WRITEV"),
-    (opcode::Accept::CODE, "ACCEPT"),
-    (opcode::Connect::CODE, "CONNECT"),
-];
-
-/// A ring and what is in flight on it.
+/// See the [module](self).
 pub struct Uring {
-    ring: IoUring,
-    probe: Probe,
+    ring: Ring,
+    requests: Table,
+    /// Submitted, but the ring had no room; in order.
+    backlog: VecDeque<NonNull<Request>>,
+    /// Finished without a completion of the kernel.
+    finished: Vec<NonNull<Request>>,
+    /// A cancellation found no room in the ring.
+    owes_cancellations: bool,
+    /// The kernel knows no multishot poll (before 5.13).
+    wakes_once: bool,
+    /// The eventfd is not being polled.
+    is_deaf: bool,
     waker: Arc<Waker>,
-    waiting: Waiting,
-    /// Completions taken out while there was nobody to deliver them to.
-    ready: Vec<NonNull<Request>>,
-    in_flight: usize,
+    waiters: Arc<FdWaiters>,
 }
 
 impl Uring {
+    /// # Errors
+    ///
+    /// What the kernel lacks, or why it refuses; out of resources.
     pub(super) fn new() -> io::Result<Self> {
-        let ring = build()?;
-        let mut probe = Probe::new();
-        ring.submitter().register_probe(&mut probe)?;
-        if let Some((_, name)) = REQUIRED
-            .iter()
-            .find(|&&(code, _)| !probe.is_supported(code))
-        {
-            let message = format!("the kernel's io_uring lacks {name}");
-            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-        }
-        if !ring.params().is_feature_nodrop() || !ring.params().is_feature_ext_arg() {
-            let message = "the kernel's io_uring lacks NODROP or EXT_ARG";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-        }
-        let mut this = Self {
-            ring,
-            probe,
+        Ok(Self {
+            ring: Ring::new()?,
+            requests: Table::default(),
+            backlog: VecDeque::new(),
+            finished: Vec::new(),
+            owes_cancellations: false,
+            wakes_once: false,
+            is_deaf: true,
             waker: Arc::new(Waker::new()?),
-            waiting: Waiting::new(),
-            ready: Vec::new(),
-            in_flight: 0,
-        };
-        this.watch_waker();
-        Ok(this)
+            waiters: Arc::new(FdWaiters::new()?),
+        })
+    }
+
+    pub(super) fn supports(&self, op: &Op) -> bool {
+        entry::entry(op, false).is_some_and(|entry| self.ring.knows(&entry))
     }
 
     pub(super) fn waker(&self) -> &Arc<Waker> {
@@ -90,224 +89,289 @@ impl Uring {
     }
 
     pub(super) fn waiters(&self) -> &Arc<FdWaiters> {
-        self.waiting.counts()
+        &self.waiters
     }
 
-    pub(super) fn supports(&self, op: &Op) -> bool {
-        op.code().is_some_and(|code| self.probe.is_supported(code))
+    pub(super) fn in_flight(&self) -> usize {
+        self.requests.len
     }
 
     /// # Safety
     ///
-    /// As `Driver::submit`.
+    /// That of [`Driver::submit`](super::Driver::submit).
     pub(super) unsafe fn submit(&mut self, request: NonNull<Request>) {
-        // SAFETY: the caller's promise.
-        let op = *unsafe { request.as_ref() }.op();
-        let entry = op
-            .to_entry()
-            .expect("only supported operations are submitted");
-        // SAFETY: the caller's promise; removed when its completion is taken.
-        unsafe { self.waiting.insert(request) };
-        self.in_flight += 1;
-        // SAFETY: the caller keeps what the entry points to valid.
-        unsafe { self.push(&entry.user_data(request.as_ptr() as u64)) };
+        // SAFETY: the request stays valid until it is handed out.
+        let shared = unsafe { request.as_ref() };
+        shared.begin(waiters::epoch());
+        shared.slot.set(self.requests.insert(request));
+        if let Some(fd) = shared.op.waits_on() {
+            self.waiters.add(fd);
+        }
+        if !self.backlog.is_empty() || !self.arm(request) {
+            self.backlog.push_back(request);
+        }
+    }
+
+    /// Queues a request for the kernel. Returns false if there is no room.
+    fn arm(&mut self, request: NonNull<Request>) -> bool {
+        // SAFETY: the request is in the table, so it is valid (invariant 1).
+        let shared = unsafe { request.as_ref() };
+        let poll_first = shared.poll_first && self.ring.knows_poll_first();
+        let entry = entry::entry(&shared.op, poll_first).filter(|entry| self.ring.knows(entry));
+        let Some(entry) = entry else {
+            self.finish(request, -libc::EOPNOTSUPP);
+            return true;
+        };
+        let entry = entry.user_data(request.as_ptr().expose_provenance() as u64);
+        // SAFETY: what the operation points to is valid until it is handed
+        // out (invariant 1), which is not before its completion.
+        let queued = unsafe { self.ring.push(&entry) };
+        if queued {
+            shared.state.set(State::Armed);
+        }
+        queued
+    }
+
+    fn finish(&mut self, request: NonNull<Request>, result: i32) {
+        // SAFETY: the request is in the table, so it is valid (invariant 1).
+        unsafe { request.as_ref() }.finish(result);
+        self.finished.push(request);
     }
 
     /// # Safety
     ///
-    /// As `Driver::cancel`.
+    /// That of [`Driver::cancel`](super::Driver::cancel).
     pub(super) unsafe fn cancel(&mut self, request: NonNull<Request>, error: c_int) {
-        // SAFETY: the caller's promise.
-        if unsafe { request.as_ref() }.mark_cancelled(error) {
-            let entry = opcode::AsyncCancel::new(request.as_ptr() as u64)
-                .build()
-                .user_data(IGNORED);
-            // SAFETY: the entry points to nothing; the address is only a key.
-            unsafe { self.push(&entry) };
+        // SAFETY: the caller says that the request is submitted, so it is
+        // valid.
+        let shared = unsafe { request.as_ref() };
+        if shared.cancel.get() != 0 {
+            return;
+        }
+        match shared.state.get() {
+            // It has its result; or (by the contract, never) is not ours.
+            State::Finished | State::Idle => {}
+            // The kernel has never seen it: `catch_up` finishes it.
+            State::Held => shared.cancel.set(error),
+            State::Armed => {
+                shared.cancel.set(error);
+                self.ask_kernel_to_cancel(request);
+            }
+        }
+    }
+
+    fn ask_kernel_to_cancel(&mut self, request: NonNull<Request>) {
+        let mut entry = opcode::AsyncCancel::new(request.as_ptr().expose_provenance() as u64)
+            .build()
+            .user_data(CANCELLATION);
+        if self.ring.knows_poll_first() {
+            // Every kernel with that flag can also leave out completions.
+            entry = entry.flags(Flags::SKIP_SUCCESS);
+        }
+        // SAFETY: the entry names the request by value and points to nothing.
+        if !unsafe { self.ring.push(&entry) } {
+            self.owes_cancellations = true;
+        }
+    }
+
+    pub(super) fn cancel_all(&mut self, error: c_int) {
+        for slot in 0..self.requests.slots.len() {
+            if let Some(request) = self.requests.slots[slot] {
+                // SAFETY: what is in the table is submitted.
+                unsafe { self.cancel(request, error) };
+            }
         }
     }
 
     pub(super) fn close_notice(&mut self, fd: RawFd, epoch: u64) {
-        for request in self.waiting.older(fd, epoch) {
-            // SAFETY: it waits here.
-            unsafe { self.cancel(request, libc::EBADF) };
-        }
-    }
-
-    /// Queues a submission; hands the queue to the kernel first if it is full.
-    ///
-    /// # Safety
-    ///
-    /// What the entry points to is valid until its completion.
-    unsafe fn push(&mut self, entry: &squeue::Entry) {
-        loop {
-            // SAFETY: the caller's promise.
-            if unsafe { self.ring.submission().push(entry) }.is_ok() {
-                return;
-            }
-            self.enter(0, None);
-            // The kernel may refuse submissions until completions are taken.
-            self.collect();
-        }
-    }
-
-    fn watch_waker(&mut self) {
-        let entry = opcode::PollAdd::new(types::Fd(self.waker.event().fd()), libc::POLLIN as u32)
-            .multi(true)
-            .build()
-            .user_data(WAKER);
-        // SAFETY: the entry points to nothing; the waker outlives the ring.
-        unsafe { self.push(&entry) };
-    }
-
-    pub(super) fn poll(&mut self, done: Done<'_>) {
-        let submission = self.ring.submission();
-        let must_enter = !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
-        drop(submission);
-        if must_enter {
-            self.enter(0, None);
-        }
-        self.collect();
-        self.deliver(done);
-    }
-
-    pub(super) fn wait(&mut self, timeout: Option<Duration>, done: Done<'_>) {
-        self.collect();
-        let may_sleep = self.ready.is_empty() && timeout != Some(Duration::ZERO);
-        if may_sleep && self.waker.fall_asleep() {
-            self.enter(1, timeout);
-            self.collect();
-            self.waker.wake_up();
-            self.deliver(done);
-        } else {
-            self.waker.wake_up();
-            self.poll(done);
-        }
-    }
-
-    /// One `io_uring_enter(2)`: submits everything, runs deferred work, and
-    /// waits for `want` completions.
-    fn enter(&mut self, want: u32, timeout: Option<Duration>) {
-        let submit = self.ring.submission().len() as u32;
-        let submitter = self.ring.submitter();
-        let result = match timeout {
-            // SAFETY: the queue holds only entries of `push`; no argument.
-            None => unsafe {
-                submitter.enter::<libc::sigset_t>(submit, want, ENTER_GETEVENTS, None)
-            },
-            Some(timeout) => {
-                let timespec = types::Timespec::from(timeout);
-                let args = types::SubmitArgs::new().timespec(&timespec);
-                submitter.submit_with_args(want as usize, &args)
-            }
-        };
-        if let Err(error) = result {
-            // A time-out, a signal, or too many completions that wait to be
-            // taken: in each case the loop of the worker goes on.
-            let expected = [libc::ETIME, libc::EINTR, libc::EBUSY, libc::EAGAIN];
-            let code = error.raw_os_error();
-            assert!(
-                code.is_some_and(|code| expected.contains(&code)),
-                "io_uring_enter failed: {error}"
-            );
-        }
-    }
-
-    /// Takes all completions out of the ring.
-    fn collect(&mut self) {
-        loop {
-            let mut rearm = false;
-            let mut completions = self.ring.completion();
-            completions.sync();
-            for completion in &mut completions {
-                match completion.user_data() {
-                    IGNORED => {}
-                    WAKER => {
-                        self.waker.event().clear();
-                        rearm |= !io_uring::cqueue::more(completion.flags());
-                    }
-                    data => {
-                        let request = NonNull::new(data as *mut Request)
-                            .expect("user data is a request's address");
-                        // SAFETY: it was submitted, and completes only here.
-                        unsafe {
-                            self.waiting.remove(request);
-                            finish(request.as_ref(), completion.result());
-                        }
-                        self.in_flight -= 1;
-                        self.ready.push(request);
-                    }
-                }
-            }
-            drop(completions);
-            if rearm {
-                self.watch_waker();
-            }
-            if !self.ring.submission().cq_overflow() {
-                return;
-            }
-            self.enter(0, None);
-        }
-    }
-
-    fn deliver(&mut self, done: Done<'_>) {
-        if self.ready.is_empty() {
+        if self.waiters.count(fd) == 0 {
             return;
         }
-        let mut ready = mem::take(&mut self.ready);
-        for request in ready.drain(..) {
+        for slot in 0..self.requests.slots.len() {
+            let Some(request) = self.requests.slots[slot] else {
+                continue;
+            };
+            // SAFETY: what is in the table is valid (invariant 1).
+            if unsafe { request.as_ref() }.is_ended_by_close(fd, epoch) {
+                // SAFETY: what is in the table is submitted.
+                unsafe { self.cancel(request, libc::EBADF) };
+            }
+        }
+        // Queued operations take hold of the file now, while the number still
+        // means the old one (step 3 of the close protocol).
+        self.ring.flush();
+    }
+
+    pub(super) fn poll(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
+        self.catch_up();
+        self.ring.turn();
+        self.hand_out(done);
+    }
+
+    pub(super) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        done: &mut impl FnMut(NonNull<Request>),
+    ) {
+        self.catch_up();
+        if timeout == Some(Duration::ZERO) || self.has_work() || !self.waker.prepare() {
+            self.ring.turn();
+        } else {
+            self.ring.sleep(timeout);
+            self.waker.finish();
+        }
+        self.hand_out(done);
+    }
+
+    /// Whether something is left that no completion will announce.
+    fn has_work(&self) -> bool {
+        !self.finished.is_empty()
+            || !self.backlog.is_empty()
+            || self.owes_cancellations
+            || self.is_deaf
+    }
+
+    /// Brings to the ring what found no room earlier.
+    fn catch_up(&mut self) {
+        if self.is_deaf {
+            self.watch_waker();
+        }
+        if self.owes_cancellations {
+            self.owes_cancellations = false;
+            for slot in 0..self.requests.slots.len() {
+                let Some(request) = self.requests.slots[slot] else {
+                    continue;
+                };
+                // SAFETY: what is in the table is valid (invariant 1).
+                let shared = unsafe { request.as_ref() };
+                // Asking a second time does no harm.
+                if shared.cancel.get() != 0 && shared.state.get() == State::Armed {
+                    self.ask_kernel_to_cancel(request);
+                }
+            }
+        }
+        while let Some(&request) = self.backlog.front() {
+            // SAFETY: what is in the backlog is in the table as well.
+            let error = unsafe { request.as_ref() }.cancel.get();
+            if error != 0 {
+                self.finish(request, -error);
+            } else if !self.arm(request) {
+                break;
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    /// Polls the waker's eventfd.
+    fn watch_waker(&mut self) {
+        let entry: Entry = opcode::PollAdd::new(Fd(self.waker.fd()), libc::POLLIN as u32)
+            .multi(!self.wakes_once)
+            .build()
+            .user_data(WAKE_UP);
+        // SAFETY: the entry points to nothing.
+        self.is_deaf = !unsafe { self.ring.push(&entry) };
+    }
+
+    fn hand_out(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
+        loop {
+            self.reap(done);
+            if !self.ring.has_overflow() {
+                break;
+            }
+            self.ring.turn();
+        }
+        for request in self.finished.drain(..) {
+            forget(&mut self.requests, &self.waiters, request);
             done(request);
         }
-        if self.ready.is_empty() {
-            // Keep the memory for the next turn.
-            self.ready = ready;
+    }
+
+    /// Hands out what is in the completion queue.
+    fn reap(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
+        for completion in self.ring.completions() {
+            match completion.user_data() {
+                CANCELLATION => {}
+                WAKE_UP if cqueue::more(completion.flags()) => {}
+                WAKE_UP => {
+                    // What was written so far has woken us; a poll that begins
+                    // with it would end at once.
+                    self.waker.clear();
+                    self.is_deaf = true;
+                    self.wakes_once |= completion.result() == -libc::EINVAL;
+                }
+                address => {
+                    let address =
+                        std::ptr::with_exposed_provenance_mut::<Request>(address as usize);
+                    let request = NonNull::new(address).expect("zero is CANCELLATION");
+                    // SAFETY: each request completes once, and is valid until
+                    // it is handed out, below (invariant 1).
+                    let shared = unsafe { request.as_ref() };
+                    shared.finish(outcome(completion.result(), shared.cancel.get()));
+                    forget(&mut self.requests, &self.waiters, request);
+                    done(request);
+                }
+            }
         }
     }
 }
 
-fn finish(request: &Request, result: c_int) {
-    let error = request.cancelled();
-    let is_cancelled = result == -libc::ECANCELED || result == -libc::EINTR;
-    request.complete(if error != 0 && is_cancelled {
-        -error
-    } else {
-        result
-    });
-}
-
-/// The best ring that the kernel offers.
-fn build() -> io::Result<IoUring> {
-    let best = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_coop_taskrun()
-        .setup_cqsize(COMPLETIONS)
-        .build(SUBMISSIONS);
-    let ring = match best {
-        // Kernels before 6.1 do not know some of the flags.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::builder()
-            .setup_cqsize(COMPLETIONS)
-            .build(SUBMISSIONS),
-        other => other,
-    };
-    ring.map_err(explain)
-}
-
-fn explain(error: io::Error) -> io::Error {
-    let hint = match error.raw_os_error() {
-        Some(libc::EPERM) => "forbidden here (seccomp, or sysctl kernel.io_uring_disabled)",
-        Some(libc::ENOSYS) => "the kernel has none, or seccomp hides it",
-        Some(libc::ENOMEM) => "no memory for a ring (RLIMIT_MEMLOCK on old kernels)",
-        _ => "cannot set up a ring",
-    };
-    io::Error::new(error.kind(), format!("io_uring: {hint}: {error}"))
-}
-
-impl std::fmt::Debug for Uring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Uring")
-            .field("in_flight", &self.in_flight)
-            .finish_non_exhaustive()
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // The kernel may still write where requests point to: see all of them
+        // completed before their owners can go away.
+        self.cancel_all(libc::ECANCELED);
+        while self.in_flight() > 0 {
+            self.wait(None, &mut |_| {});
+        }
     }
 }
+
+/// What to report: the kernel's result, unless that says that the operation
+/// was given up for the sake of a cancellation.
+fn outcome(result: i32, cancel: c_int) -> i32 {
+    match -result {
+        libc::ECANCELED | libc::EINTR if cancel != 0 => -cancel,
+        _ => result,
+    }
+}
+
+/// Takes a finished request out of the books.
+fn forget(requests: &mut Table, waiters: &FdWaiters, request: NonNull<Request>) {
+    // SAFETY: the request is in the table, so it is valid (invariant 1).
+    let shared = unsafe { request.as_ref() };
+    requests.remove(shared.slot.get());
+    if let Some(fd) = shared.op.waits_on() {
+        waiters.remove(fd);
+    }
+    shared.release();
+}
+
+/// All requests that are submitted and not handed out.
+#[derive(Default)]
+struct Table {
+    slots: Vec<Option<NonNull<Request>>>,
+    free: Vec<u32>,
+    len: usize,
+}
+
+impl Table {
+    fn insert(&mut self, request: NonNull<Request>) -> u32 {
+        self.len += 1;
+        if let Some(slot) = self.free.pop() {
+            self.slots[slot as usize] = Some(request);
+            return slot;
+        }
+        self.slots.push(Some(request));
+        (self.slots.len() - 1) as u32
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let request = self.slots[slot as usize].take();
+        assert!(request.is_some(), "a request completes once");
+        self.free.push(slot);
+        self.len -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

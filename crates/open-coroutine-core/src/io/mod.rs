@@ -4,6 +4,7 @@
 //! must be called on a coroutine, and suspends it where a thread would block.
 //! Results are those of raw system calls: minus the error number on failure.
 //!
+//! * `descriptor`: whether a thread would block on it.
 //! * `perform`: one operation, by the driver, by readiness, or by the pool.
 //! * `socket`, `stream`: what is done with sockets, and with any descriptor.
 //! * `wait`: for several descriptors at once.
@@ -16,11 +17,13 @@
 //! thread of the pool. Nothing ever changes the descriptor's `O_NONBLOCK`, which
 //! others share; who set it gets `EAGAIN` at once, as a thread would.
 
+mod descriptor;
 mod perform;
 mod socket;
 mod stream;
 mod wait;
 
+pub use descriptor::{forget, modes_changed};
 pub use perform::{call, offload, perform};
 pub use socket::{
     accept, connect, note_socket_timeout, receive, receive_from, receive_message, send,

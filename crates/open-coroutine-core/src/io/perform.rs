@@ -1,17 +1,17 @@
 //! One operation, by the means that the driver offers.
 
-use std::ffi::c_int;
 use std::mem;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::Instant;
 
+use super::descriptor::is_nonblocking;
 use crate::driver::Op;
 use crate::sched::{self, Waiter};
-use crate::sys;
 
 pub(super) const EAGAIN: isize = -(libc::EAGAIN as isize);
+const EINTR: isize = -(libc::EINTR as isize);
 /// How a wait says that its deadline has come.
 pub(super) const EXPIRED: isize = -(libc::ETIME as isize);
 
@@ -24,10 +24,31 @@ pub(super) const EXPIRED: isize = -(libc::ETIME as isize);
 pub unsafe fn perform(op: Op, deadline: Option<Instant>) -> isize {
     // SAFETY: the caller's promise, in each branch.
     unsafe {
-        if sched::driver_supports(&op) {
-            sched::perform(op, deadline) as isize
-        } else {
-            by_readiness(op, deadline)
+        if !sched::driver_supports(&op) {
+            return by_readiness(op, deadline);
+        }
+        if waits(&op) && op.fd().is_some_and(is_nonblocking) {
+            return op.run();
+        }
+        by_driver(op, deadline)
+    }
+}
+
+/// Whether `op` may wait for a peer, so that `O_NONBLOCK` matters.
+fn waits(op: &Op) -> bool {
+    op.readiness().is_some() && !matches!(op, Op::Poll { .. })
+}
+
+/// # Safety
+///
+/// As [`perform`]; the driver supports `op`.
+unsafe fn by_driver(op: Op, deadline: Option<Instant>) -> isize {
+    loop {
+        // SAFETY: the caller's promise.
+        let result = unsafe { sched::perform(op, deadline) } as isize;
+        // A signal to the worker interrupted the kernel, not the coroutine.
+        if result != EINTR {
+            return result;
         }
     }
 }
@@ -38,16 +59,32 @@ pub unsafe fn perform(op: Op, deadline: Option<Instant>) -> isize {
 ///
 /// The contract of that system call. Called on a coroutine.
 pub unsafe fn call(number: libc::c_long, args: [usize; 6]) -> isize {
-    // SAFETY: the caller's promise.
-    unsafe { blocking(Op::Syscall { number, args }) }
+    let op = Op::Syscall {
+        number,
+        args: &raw const args,
+    };
+    // SAFETY: the caller's promise; `args` lives as long as this frame waits.
+    unsafe { blocking(op) }
 }
 
+/// Performs `op` on a thread of the pool.
+///
 /// # Safety
 ///
 /// As [`perform`].
-unsafe fn blocking(op: Op) -> isize {
-    // SAFETY: the caller's promise; this frame waits for the pool.
-    offload(move || unsafe { op.run() })
+pub(super) unsafe fn blocking(op: Op) -> isize {
+    struct Carried(Op);
+    // SAFETY: the calling frame waits while the pool's thread uses the
+    // operation's pointers.
+    unsafe impl Send for Carried {}
+    impl Carried {
+        fn get(&self) -> &Op {
+            &self.0
+        }
+    }
+    let op = Carried(op);
+    // SAFETY: the caller's promise.
+    offload(move || unsafe { op.get().run() })
 }
 
 /// # Safety
@@ -88,20 +125,16 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
 /// error number.
 pub(super) fn wait_ready(fd: RawFd, events: u32, deadline: Option<Instant>) -> isize {
     // SAFETY: a poll touches no memory of ours.
-    unsafe { sched::perform(Op::Poll { fd, events }, deadline) as isize }
-}
-
-/// Whether `fd` is one that a thread would not block on.
-pub(super) fn is_nonblocking(fd: RawFd) -> bool {
-    let args = [fd as usize, libc::F_GETFL as usize, 0, 0, 0, 0];
-    // SAFETY: only asks.
-    let flags = unsafe { sys::syscall(libc::SYS_fcntl, args) };
-    flags >= 0 && flags as c_int & libc::O_NONBLOCK != 0
+    unsafe { by_driver(Op::Poll { fd, events }, deadline) }
 }
 
 /// Runs `job` on a thread of the pool and waits for it; a panic goes on in the
 /// caller. For calls that no driver can do. On a plain thread, or if the pool
 /// has no thread and can start none, `job` runs right here.
+///
+/// # Panics
+///
+/// If `job` does.
 pub fn offload<R: Send>(job: impl FnOnce() -> R + Send) -> R {
     let (Some(shared), Some(waiter)) = (sched::current_shared(), sched::prepare_wait()) else {
         return job();

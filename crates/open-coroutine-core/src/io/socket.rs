@@ -1,14 +1,14 @@
 //! Sockets: `recv(2)`, `send(2)`, `accept(2)`, `connect(2)` and their kin.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::mem;
 use std::os::fd::RawFd;
-use std::ptr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::perform::{EAGAIN, EXPIRED, is_nonblocking, perform, wait_ready};
+use super::descriptor::is_nonblocking;
+use super::perform::{EAGAIN, EXPIRED, blocking, perform, wait_ready};
 use super::stream::send_signal_on_broken_pipe;
 use crate::driver::Op;
 use crate::sched;
@@ -72,7 +72,7 @@ unsafe fn timed(op: Op, option: c_int) -> isize {
 /// # Safety
 ///
 /// The contract of `recv(2)`. Called on a coroutine.
-pub unsafe fn receive(fd: RawFd, buf: *mut c_void, len: usize, flags: c_int) -> isize {
+pub unsafe fn receive(fd: RawFd, buf: *mut u8, len: usize, flags: c_int) -> isize {
     let op = Op::Recv {
         fd,
         buf,
@@ -133,7 +133,7 @@ fn is_stream(fd: RawFd) -> bool {
 /// # Safety
 ///
 /// The contract of `send(2)`. Called on a coroutine.
-pub unsafe fn send(fd: RawFd, buf: *const c_void, len: usize, flags: c_int) -> isize {
+pub unsafe fn send(fd: RawFd, buf: *const u8, len: usize, flags: c_int) -> isize {
     let op = Op::Send {
         fd,
         buf,
@@ -209,7 +209,7 @@ pub unsafe fn send_message(fd: RawFd, msg: *const libc::msghdr, flags: c_int) ->
 fn message(iov: &mut libc::iovec, addr: *mut libc::sockaddr, len: libc::socklen_t) -> libc::msghdr {
     // SAFETY: all-zero bytes are a valid, empty message header.
     let mut msg: libc::msghdr = unsafe { mem::zeroed() };
-    msg.msg_name = addr.cast::<c_void>();
+    msg.msg_name = addr.cast();
     msg.msg_namelen = len;
     msg.msg_iov = iov;
     msg.msg_iovlen = 1;
@@ -223,7 +223,7 @@ fn message(iov: &mut libc::iovec, addr: *mut libc::sockaddr, len: libc::socklen_
 /// The contract of `recvfrom(2)`. Called on a coroutine.
 pub unsafe fn receive_from(
     fd: RawFd,
-    (buf, len): (*mut c_void, usize),
+    (buf, len): (*mut u8, usize),
     flags: c_int,
     addr: *mut libc::sockaddr,
     addr_len: *mut libc::socklen_t,
@@ -234,7 +234,7 @@ pub unsafe fn receive_from(
             return receive(fd, buf, len, flags);
         }
         let mut iov = libc::iovec {
-            iov_base: buf,
+            iov_base: buf.cast(),
             iov_len: len,
         };
         let mut msg = message(&mut iov, addr, *addr_len);
@@ -253,7 +253,7 @@ pub unsafe fn receive_from(
 /// The contract of `sendto(2)`. Called on a coroutine.
 pub unsafe fn send_to(
     fd: RawFd,
-    (buf, len): (*const c_void, usize),
+    (buf, len): (*const u8, usize),
     flags: c_int,
     addr: *const libc::sockaddr,
     addr_len: libc::socklen_t,
@@ -265,7 +265,7 @@ pub unsafe fn send_to(
             return send(fd, buf, len, flags);
         }
         let mut iov = libc::iovec {
-            iov_base: buf.cast_mut(),
+            iov_base: buf.cast_mut().cast(),
             iov_len: len,
         };
         let msg = message(&mut iov, addr.cast_mut(), addr_len);
@@ -295,12 +295,10 @@ pub unsafe fn accept(
         if sched::driver_supports(&op) {
             return timed(op, libc::SO_RCVTIMEO);
         }
-        if is_nonblocking(fd) {
-            return op.run();
-        }
         let deadline = socket_deadline(fd, libc::SO_RCVTIMEO);
         loop {
-            if let Some(result) = accept_ready(op, fd) {
+            let result = attempt_accept(op, fd);
+            if result != EAGAIN || is_nonblocking(fd) {
                 return result;
             }
             match wait_ready(fd, libc::POLLIN as u32, deadline) {
@@ -322,34 +320,13 @@ pub unsafe fn accept(
 /// # Safety
 ///
 /// The contract of `op`'s system call, an accept on `fd`.
-unsafe fn accept_ready(op: Op, fd: RawFd) -> Option<isize> {
+unsafe fn attempt_accept(op: Op, fd: RawFd) -> isize {
     const LOCKS: usize = 64;
     /// Listeners are the process's, and so are the races for them.
     static TURNS: [Lock<()>; LOCKS] = [const { Lock::new(()) }; LOCKS];
     let _turn = TURNS[fd as usize % LOCKS].lock();
-    let mut poll = libc::pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let timeout = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let args = [
-        &raw mut poll as usize,
-        1,
-        &raw const timeout as usize,
-        0,
-        0,
-        0,
-    ];
-    // SAFETY: `poll` and `timeout` live across the call; the rest is the
-    // caller's promise.
-    unsafe {
-        let ready = sys::syscall(libc::SYS_ppoll, args);
-        (ready != 0).then(|| op.run())
-    }
+    // SAFETY: the caller's promise.
+    unsafe { op.attempt() }.expect("an accept can be tried")
 }
 
 /// `connect(2)`
@@ -366,7 +343,7 @@ pub unsafe fn connect(fd: RawFd, addr: *const libc::sockaddr, len: libc::socklen
         }
         let deadline = socket_deadline(fd, libc::SO_SNDTIMEO);
         let result = if sched::driver_supports(&op) {
-            sched::perform(op, deadline) as isize
+            perform(op, deadline)
         } else {
             connect_by_readiness(op, fd, deadline)
         };
@@ -378,54 +355,26 @@ pub unsafe fn connect(fd: RawFd, addr: *const libc::sockaddr, len: libc::socklen
 }
 
 /// Connects a blocking socket without blocking. The one case in which the
-/// descriptor's `O_NONBLOCK` is changed: for this call, while the socket is not
+/// descriptor's `O_NONBLOCK` is changed: for one call, while the socket is not
 /// connected and so of no use to anybody else.
 ///
 /// # Safety
 ///
 /// The contract of `op`'s system call, a connect on `fd`.
 unsafe fn connect_by_readiness(op: Op, fd: RawFd, deadline: Option<Instant>) -> isize {
-    let control = |command: c_int, value: usize| {
-        let args = [fd as usize, command as usize, value, 0, 0, 0];
-        // SAFETY: F_GETFL and F_SETFL take integers.
-        unsafe { sys::syscall(libc::SYS_fcntl, args) }
-    };
-    let flags = control(libc::F_GETFL, 0);
-    if flags < 0 {
-        return flags;
-    }
-    control(libc::F_SETFL, flags as usize | libc::O_NONBLOCK as usize);
     // SAFETY: the caller's promise.
-    let result = unsafe { op.run() };
-    control(libc::F_SETFL, flags as usize);
-    if result != -(libc::EINPROGRESS as isize) && result != EAGAIN {
-        return result;
-    }
+    let result = unsafe { op.attempt() }.expect("a connect can be tried");
     if result == EAGAIN {
         // A UNIX socket whose listener's queue is full: nothing tells when
         // there is room, so a thread has to wait.
         // SAFETY: the caller's promise.
-        return super::offload(move || unsafe { op.run() });
+        return unsafe { blocking(op) };
+    }
+    if result != -(libc::EINPROGRESS as isize) {
+        return result;
     }
     match wait_ready(fd, libc::POLLOUT as u32, deadline) {
-        0.. => -(pending_error(fd) as isize),
+        0.. => Op::connect_result(fd),
         error => error,
     }
-}
-
-/// Takes the socket's pending error; 0 is none.
-fn pending_error(fd: RawFd) -> c_int {
-    let mut error: c_int = 0;
-    let mut len = mem::size_of::<c_int>() as libc::socklen_t;
-    let args = [
-        fd as usize,
-        libc::SOL_SOCKET as usize,
-        libc::SO_ERROR as usize,
-        &raw mut error as usize,
-        &raw mut len as usize,
-        ptr::null::<u8>() as usize,
-    ];
-    // SAFETY: `error` and `len` live across the call.
-    unsafe { sys::syscall(libc::SYS_getsockopt, args) };
-    error
 }

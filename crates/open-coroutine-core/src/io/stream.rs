@@ -1,10 +1,12 @@
 //! Reading and writing any descriptor.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
+use std::mem;
 use std::os::fd::RawFd;
 
-use super::perform::{EAGAIN, EXPIRED, perform};
+use super::perform::{EAGAIN, blocking, perform};
 use crate::driver::Op;
+use crate::sched;
 use crate::sys;
 
 /// `read(2)`, or `pread(2)` with an offset
@@ -12,7 +14,7 @@ use crate::sys;
 /// # Safety
 ///
 /// The contract of `read(2)`. Called on a coroutine.
-pub unsafe fn read(fd: RawFd, buf: *mut c_void, len: usize, offset: Option<u64>) -> isize {
+pub unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: Option<u64>) -> isize {
     // SAFETY: the caller's promise.
     unsafe {
         plain(Op::Read {
@@ -52,7 +54,7 @@ pub unsafe fn read_vectored(
 /// # Safety
 ///
 /// The contract of `write(2)`. Called on a coroutine.
-pub unsafe fn write(fd: RawFd, buf: *const c_void, len: usize, offset: Option<u64>) -> isize {
+pub unsafe fn write(fd: RawFd, buf: *const u8, len: usize, offset: Option<u64>) -> isize {
     // SAFETY: the caller's promise, in each call.
     unsafe {
         let mut total = plain(Op::Write {
@@ -137,7 +139,7 @@ unsafe fn write_rest(
         let (start, len) = (skip, piece.iov_len - skip);
         skip = 0;
         // SAFETY: within the piece, which the caller vouches for.
-        let written = unsafe { write(fd, piece.iov_base.byte_add(start), len, position) };
+        let written = unsafe { write(fd, piece.iov_base.byte_add(start).cast(), len, position) };
         if written > 0 {
             total += written;
             position = position.map(|at| at + written as u64);
@@ -149,17 +151,45 @@ unsafe fn write_rest(
     total
 }
 
-/// Performs `op` without a time limit.
+/// Performs `op`, a read or write, without a time limit.
+///
+/// At the current position it is tried first: the kernel then moves the
+/// position under its lock, which io_uring does not take, so that coroutines
+/// that share a file neither lose nor repeat a byte. A regular file that would
+/// make it wait is left to a thread for the same reason.
 ///
 /// # Safety
 ///
 /// As `perform`.
 unsafe fn plain(op: Op) -> isize {
-    // SAFETY: the caller's promise.
-    match unsafe { perform(op, None) } {
-        EXPIRED => EAGAIN,
-        result => result,
+    let has_position = !matches!(
+        op,
+        Op::Read { offset: None, .. }
+            | Op::Write { offset: None, .. }
+            | Op::ReadV { offset: None, .. }
+            | Op::WriteV { offset: None, .. }
+    );
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if has_position || !sched::driver_supports(&op) {
+            return perform(op, None);
+        }
+        match op.attempt() {
+            Some(result) if result != EAGAIN => result,
+            _ if op.fd().is_some_and(is_regular) => blocking(op),
+            _ => perform(op, None),
+        }
     }
+}
+
+/// Whether `fd` is a file that has a position.
+fn is_regular(fd: RawFd) -> bool {
+    // SAFETY: all-zero bytes are a valid `stat` to be filled in.
+    let mut stat: libc::stat = unsafe { mem::zeroed() };
+    let args = [fd as usize, &raw mut stat as usize, 0, 0, 0, 0];
+    // SAFETY: `stat` lives across the call.
+    let result = unsafe { sys::syscall(libc::SYS_fstat, args) };
+    result == 0 && matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK)
 }
 
 /// The signal that a thread gets with `EPIPE`. io_uring sends none for sockets.

@@ -198,7 +198,7 @@ impl Config {
         match forced {
             Some(Driver::Epoll) => Ok((driver::Kind::Epoll, None)),
             Some(Driver::IoUring) => {
-                driver::Driver::probe().map_err(InitError::Driver)?;
+                driver::Kind::IoUring.probe().map_err(InitError::Driver)?;
                 Ok((driver::Kind::IoUring, None))
             }
             None => Ok(probe_driver()),

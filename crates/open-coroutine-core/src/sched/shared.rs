@@ -305,9 +305,15 @@ impl Shared {
             let Some(outside) = seat.outside.get() else {
                 continue;
             };
-            if outside.waiters.any(fd) {
-                let epoch = *epoch.get_or_insert_with(driver::next_close_epoch);
-                self.send(index, Message::Closed { fd, epoch });
+            if outside.waiters.count(fd) == 0 {
+                continue;
+            }
+            let epoch = *epoch.get_or_insert_with(driver::begin_close);
+            // SAFETY: valid until the caller suspends, which it does not here.
+            match unsafe { local::worker().as_ref() } {
+                // At once, so that what is queued there still meets the file.
+                Some(worker) if worker.index() == index => worker.close_notice(fd, epoch),
+                _ => self.send(index, Message::Closed { fd, epoch }),
             }
         }
     }

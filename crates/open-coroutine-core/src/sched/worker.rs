@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
@@ -80,7 +81,7 @@ pub(crate) fn start(
         Err(error) => return ready(Err(error)),
     };
     let outside = Outside {
-        waker: driver.waker(),
+        waker: driver.waker().clone(),
         waiters: driver.waiters().clone(),
     };
     if shared.seats()[index].outside.set(outside).is_err() {
@@ -125,6 +126,11 @@ impl Worker {
     /// The storage of the worker's thread, in full mode.
     pub(super) fn thread(&self) -> Option<&ThreadTls> {
         self.thread.as_ref()
+    }
+
+    /// `fd` is closed: what waits on it ends.
+    pub(super) fn close_notice(&self, fd: RawFd, epoch: u64) {
+        self.driver.borrow_mut().close_notice(fd, epoch);
     }
 
     /// Whether the driver performs `op` itself.
@@ -338,7 +344,7 @@ impl Worker {
         // SAFETY: the frame that holds it is suspended until its completion,
         // which only this worker's driver delivers.
         let wait_ref = unsafe { &mut *wait.as_ptr() };
-        wait_ref.request.set_owner(wait.as_ptr().cast::<()>());
+        wait_ref.request.owner = wait.as_ptr().cast::<()>();
         let request = NonNull::from(&mut wait_ref.request);
         let deadline = wait_ref.deadline;
         if let Some(at) = deadline {
@@ -357,7 +363,7 @@ impl Worker {
     pub(super) fn completed(&self, request: NonNull<Request>) {
         // SAFETY: `submit` set the owner; the frame is suspended until the
         // coroutine is queued below.
-        let wait = unsafe { &*request.as_ref().owner().cast::<IoWait>() };
+        let wait = unsafe { &*request.as_ref().owner.cast::<IoWait>() };
         if let Some(key) = wait.timer.take() {
             self.seat().timers.lock().remove(key);
         }
@@ -427,9 +433,7 @@ impl Worker {
         for message in self.shared.receive(self.index) {
             match message {
                 Message::Ready(coroutine) => self.pinned.borrow_mut().push_back(coroutine),
-                Message::Closed { fd, epoch } => {
-                    self.driver.borrow_mut().close_notice(fd, epoch);
-                }
+                Message::Closed { fd, epoch } => self.close_notice(fd, epoch),
             }
         }
     }

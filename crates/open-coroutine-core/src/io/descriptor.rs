@@ -1,0 +1,107 @@
+//! What is known of a descriptor: whether a thread would block on it.
+//!
+//! io_uring waits also on a file that is `O_NONBLOCK`, so somebody has to look
+//! before it is asked. Looking costs a system call, so "it blocks" is kept per
+//! descriptor. What is kept is only a hint that must never outlive the fact:
+//!
+//! 1. An entry counts only if it carries the current generation. Whatever may
+//!    set `O_NONBLOCK` (fcntl, ioctl) starts a new one, because the flag belongs
+//!    to the open file, which other descriptors share.
+//! 2. Closing, replacing or creating a descriptor clears its entry.
+//! 3. The generation is read before the kernel is asked, so an answer that was
+//!    overtaken by a change is kept under the old generation and does not count.
+//!
+//! A change by another process, or by a raw system call, goes unseen; so does
+//! the close and re-creation of a number when both are raw.
+
+use std::ffi::c_int;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
+
+use crate::sys;
+
+/// Descriptors with an entry; larger numbers are asked about each time.
+const ENTRIES: usize = 1 << 20;
+const BYTES: usize = ENTRIES * size_of::<AtomicU32>();
+
+/// Current generation; 0 is no generation. Static because descriptors are the
+/// process's.
+static GENERATION: AtomicU32 = AtomicU32::new(1);
+
+/// Per descriptor the generation in which it was seen to block. Mapped at the
+/// first use, and never unmapped; a page costs memory once it is written to.
+static TABLE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+
+/// Whether `fd` is one that a thread would not block on.
+#[inline]
+pub(super) fn is_nonblocking(fd: RawFd) -> bool {
+    // Acquire: pairs with `modes_changed`.
+    let generation = GENERATION.load(Acquire);
+    let entry = table().and_then(|table| table.get(fd as usize));
+    if entry.is_some_and(|entry| entry.load(Relaxed) == generation) {
+        return false;
+    }
+    let is_nonblocking = ask(fd);
+    if !is_nonblocking && let Some(entry) = entry {
+        entry.store(generation, Relaxed);
+    }
+    is_nonblocking
+}
+
+fn ask(fd: RawFd) -> bool {
+    let args = [fd as usize, libc::F_GETFL as usize, 0, 0, 0, 0];
+    // SAFETY: only asks.
+    let flags = unsafe { sys::syscall(libc::SYS_fcntl, args) };
+    // An invalid descriptor does not block either: the call itself reports it.
+    flags < 0 || flags as c_int & libc::O_NONBLOCK != 0
+}
+
+/// To be called after a file may have become `O_NONBLOCK`.
+pub fn modes_changed() {
+    // Release: pairs with `is_nonblocking`. Skips 0 when it wraps around.
+    if GENERATION.fetch_add(1, Release) == u32::MAX {
+        GENERATION.fetch_add(1, Release);
+    }
+}
+
+/// To be called when `fd` is closed, replaced or new.
+pub fn forget(fd: RawFd) {
+    // Acquire: pairs with the release half in `map`.
+    let table = TABLE.load(Acquire);
+    if !table.is_null() && (0..ENTRIES as RawFd).contains(&fd) {
+        // SAFETY: a published table is mapped for good and has `ENTRIES`.
+        unsafe { (*table.add(fd as usize)).store(0, Relaxed) };
+    }
+}
+
+fn table() -> Option<&'static [AtomicU32]> {
+    // Acquire: pairs with the release half in `map`.
+    let mut table = TABLE.load(Acquire);
+    if table.is_null() {
+        table = map()?;
+    }
+    // SAFETY: a published table is mapped for good, has `ENTRIES`, and zero
+    // bytes are a counter.
+    Some(unsafe { std::slice::from_raw_parts(table, ENTRIES) })
+}
+
+#[cold]
+fn map() -> Option<*mut AtomicU32> {
+    let protection = (libc::PROT_READ | libc::PROT_WRITE) as usize;
+    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize;
+    let args = [0, BYTES, protection, flags, usize::MAX, 0];
+    // SAFETY: maps new memory at an address of the kernel's choice.
+    let address = sys::check(unsafe { sys::syscall(libc::SYS_mmap, args) }).ok()?;
+    let table = ptr::with_exposed_provenance_mut::<AtomicU32>(address);
+    // AcqRel: publishes the mapping, or sees another thread's.
+    match TABLE.compare_exchange(ptr::null_mut(), table, AcqRel, Acquire) {
+        Ok(_) => Some(table),
+        Err(other) => {
+            // SAFETY: nobody else has seen this mapping.
+            unsafe { sys::syscall(libc::SYS_munmap, [address, BYTES, 0, 0, 0, 0]) };
+            Some(other)
+        }
+    }
+}

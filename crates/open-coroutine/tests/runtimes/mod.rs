@@ -1,0 +1,38 @@
+//! Runs a test on every kind of runtime: each driver, with one worker and with
+//! two. One after the other, because a process has one runtime at a time.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use open_coroutine::{Builder, Config, Driver, init, shutdown};
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Runs `body` as a coroutine on each kind of runtime.
+#[allow(dead_code, reason = "not every test file uses every function")]
+pub(crate) fn on_every_runtime(body: fn()) {
+    for workers in [1, 2] {
+        on_every_driver(workers, body);
+    }
+}
+
+/// Runs `body` as a coroutine on each driver, with `workers` workers.
+pub(crate) fn on_every_driver(workers: usize, body: fn()) {
+    for driver in [Driver::IoUring, Driver::Epoll] {
+        // A test that failed has poisoned it; the next one runs all the same.
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = Config::default().event_loop_size(workers).driver(driver);
+        init(config.shutdown_timeout(Duration::from_secs(20))).expect("a runtime starts");
+        eprintln!("{driver}, {workers} workers");
+        let task = Builder::new().name("test").stack_size(1 << 20);
+        let result = task.spawn(body).expect("the test starts").join();
+        let stopped = shutdown();
+        if let Err(error) = result {
+            match error.into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        stopped.expect("every task has ended");
+    }
+}
