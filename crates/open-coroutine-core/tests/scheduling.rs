@@ -6,6 +6,7 @@
 //! runtime each time.
 
 use std::env;
+use std::fs;
 use std::pin::Pin;
 use std::process::Command;
 use std::sync::atomic::Ordering::SeqCst;
@@ -19,6 +20,7 @@ use open_coroutine_core::join::JoinError;
 use open_coroutine_core::runtime::{
     Builder, Config, Driver, ShutdownError, current, init, shutdown, spawn,
 };
+use open_coroutine_core::stack;
 use open_coroutine_core::sync::{futex, park, park_timeout};
 use open_coroutine_core::time::{sleep, yield_now};
 
@@ -186,21 +188,109 @@ fn park_timeout_returns_without_an_unpark() {
 }
 
 #[test]
-fn sleepers_wake_in_order_and_not_early() {
+fn sleepers_all_wake_and_none_too_early() {
     everywhere(|| {
-        let (sender, receiver) = mpsc::channel();
-        for delay in [30u64, 10, 20] {
-            let sender = sender.clone();
-            spawn(move || {
-                let start = Instant::now();
-                sleep(Duration::from_millis(delay));
-                assert!(start.elapsed() >= Duration::from_millis(delay));
-                sender.send(delay).unwrap();
-            });
+        let sleepers: Vec<_> = (0..200u64)
+            .map(|n| {
+                spawn(move || {
+                    let start = Instant::now();
+                    let delay = Duration::from_micros(n % 7 * 500);
+                    sleep(delay);
+                    assert!(start.elapsed() >= delay);
+                })
+            })
+            .collect();
+        for sleeper in sleepers {
+            sleeper.join().unwrap();
         }
-        drop(sender);
-        let order: Vec<_> = receiver.iter().collect();
-        assert_eq!(vec![10, 20, 30], order);
+        // So far away that an `Instant` cannot tell.
+        let endless = spawn(|| park_timeout(Duration::MAX));
+        endless.task().unpark();
+        endless.join().unwrap();
+    });
+}
+
+/// How often the workers have gone to sleep, in all.
+fn sleeps_of_workers() -> u64 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let statuses =
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+    let workers = statuses.filter(|status| status.starts_with("Name:\topen-coroutine-"));
+    let counts = workers.filter_map(|status| {
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("voluntary_ctxt_switches"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    counts.sum()
+}
+
+#[test]
+fn an_idle_runtime_frees_its_coroutines_and_then_sleeps_for_good() {
+    everywhere_with(
+        |config| {
+            config
+                .keep_alive_time(Duration::from_millis(20))
+                .min_size(2)
+        },
+        || {
+            let sleepers: Vec<_> = (0..1500)
+                .map(|_| spawn(|| sleep(Duration::from_millis(5))))
+                .collect();
+            for sleeper in sleepers {
+                sleeper.join().unwrap();
+            }
+            let is_trimmed = || {
+                let stats = stack::pool().stats();
+                stats.live <= 4 && stats.idle == 0
+            };
+            while !is_trimmed() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert!(stack::pool().stats().live >= 2);
+            // The last trim may still be on its way to sleep in the first window.
+            let is_quiet = || {
+                let before = sleeps_of_workers();
+                thread::sleep(Duration::from_millis(100));
+                sleeps_of_workers() == before
+            };
+            assert!(is_quiet() || is_quiet());
+        },
+    );
+}
+
+#[test]
+fn a_hundred_thousand_sleepers_take_little_memory_each() {
+    everywhere(|| {
+        if env::var(SETUP).is_ok_and(|setup| setup != "2 io_uring") {
+            return;
+        }
+        const COUNT: usize = 100_000;
+        let resident = || {
+            let statm = fs::read_to_string("/proc/self/statm").unwrap();
+            statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+        };
+        let before = resident();
+        let sleepers: Vec<_> = (0..COUNT)
+            .map(|_| {
+                spawn(|| {
+                    sleep(Duration::from_secs(1));
+                    park();
+                })
+            })
+            .collect();
+        while stack::pool().stats().live < COUNT {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let each = (resident() - before) / COUNT;
+        eprintln!("{each} bytes per sleeping coroutine");
+        assert!(each < 24 * 1024, "{each}");
+        for sleeper in &sleepers {
+            sleeper.task().unpark();
+        }
+        for sleeper in sleepers {
+            sleeper.join().unwrap();
+        }
     });
 }
 

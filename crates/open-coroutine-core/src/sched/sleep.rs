@@ -215,16 +215,16 @@ mod loom_tests {
         }
     }
 
-    /// Every interleaving with at most three preemptions.
-    fn check(model: impl Fn() + Send + Sync + 'static) {
+    /// Every interleaving with at most so many preemptions.
+    fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
         let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(3);
+        builder.preemption_bound = Some(preemptions);
         builder.check(model);
     }
 
     #[test]
     fn one_worker_finds_the_work_of_two_outside_threads() {
-        check(|| {
+        check(3, || {
             let model = Model::new(1);
             let pushers: Vec<_> = (0..2)
                 .map(|_| {
@@ -241,7 +241,7 @@ mod loom_tests {
 
     #[test]
     fn a_worker_that_announces_while_work_arrives_takes_it() {
-        check(|| {
+        check(3, || {
             let model = Model::new(1);
             let worker = {
                 let model = model.clone();
@@ -255,7 +255,7 @@ mod loom_tests {
 
     #[test]
     fn two_pieces_of_work_wake_two_workers() {
-        check(|| {
+        check(2, || {
             let model = Model::new(2);
             let workers: Vec<_> = (0..2)
                 .map(|worker| {
