@@ -10,14 +10,14 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs `body` as a coroutine on each kind of runtime.
 #[allow(dead_code, reason = "not every test file uses every function")]
-pub fn on_every_runtime(body: fn()) {
+pub(crate) fn on_every_runtime(body: fn()) {
     for workers in [1, 2] {
         on_every_driver(workers, body);
     }
 }
 
 /// Runs `body` as a coroutine on each driver, with `workers` workers.
-pub fn on_every_driver(workers: usize, body: fn()) {
+pub(crate) fn on_every_driver(workers: usize, body: fn()) {
     for driver in [Driver::IoUring, Driver::Epoll] {
         // A test that failed has poisoned it; the next one runs all the same.
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
