@@ -1,16 +1,43 @@
-//! `close(2)`, `dup(2)`, `fcntl(2)`, `ioctl(2)`: whoever waits on a descriptor
-//! learns of its end, and whether it blocks is asked anew after a change.
+//! `close(2)`, `dup(2)`, `pipe(2)`, `socketpair(2)`, `eventfd(2)`, `fcntl(2)`,
+//! `ioctl(2)`, `fclose(3)`: whoever waits on a descriptor learns of its end, and
+//! whether it blocks is asked anew after a change.
+//!
+//! A number that is closed unseen (libc's own calls, raw system calls) is
+//! forgotten when it comes back from one of the functions that make descriptors.
 
-use std::ffi::{c_int, c_ulong};
+use std::ffi::{c_int, c_uint, c_ulong};
 
-use open_coroutine_core::{io, runtime};
+use libc::FILE;
+use open_coroutine_core::{io, runtime, sys};
 
 use crate::real;
 
 /// `fd` is about to be closed or replaced.
-fn ends(fd: c_int) {
+pub(crate) fn ends(fd: c_int) {
     io::forget(fd);
     runtime::notify_close(fd);
+}
+
+/// Of the new descriptor `fd`, or of a failure, nothing is known.
+pub(crate) fn begins(fd: c_int) -> c_int {
+    io::forget(fd);
+    fd
+}
+
+/// [`begins`], for a call that makes two descriptors.
+///
+/// # Safety
+///
+/// `fds` points to two numbers if `result` is 0.
+unsafe fn both_begin(result: c_int, fds: *const c_int) -> c_int {
+    if result == 0 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            begins(*fds);
+            begins(*fds.add(1));
+        }
+    }
+    result
 }
 
 /// `close(2)`. Coroutines that wait on the descriptor get `EBADF`.
@@ -23,6 +50,95 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     ends(fd);
     // SAFETY: the caller's contract, passed on unchanged.
     unsafe { real::close.get()(fd) }
+}
+
+/// `fclose(3)`. Coroutines that wait on the stream's descriptor get `EBADF`.
+///
+/// # Safety
+///
+/// The contract of `fclose(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fclose(file: *mut FILE) -> c_int {
+    let errno = sys::errno();
+    // SAFETY: the caller passes an open stream; it may have no descriptor.
+    let fd = unsafe { libc::fileno(file) };
+    sys::set_errno(errno);
+    if fd >= 0 {
+        ends(fd);
+    }
+    // SAFETY: the caller's contract, passed on unchanged.
+    unsafe { real::fclose.get()(file) }
+}
+
+/// `dup(2)`
+///
+/// # Safety
+///
+/// The contract of `dup(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dup(fd: c_int) -> c_int {
+    // SAFETY: the caller's contract, passed on unchanged.
+    begins(unsafe { real::dup.get()(fd) })
+}
+
+/// `pipe(2)`
+///
+/// # Safety
+///
+/// The contract of `pipe(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pipe(fds: *mut c_int) -> c_int {
+    // SAFETY: the caller's contract, passed on unchanged.
+    unsafe { both_begin(real::pipe.get()(fds), fds) }
+}
+
+/// `pipe2(2)`
+///
+/// # Safety
+///
+/// The contract of `pipe2(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pipe2(fds: *mut c_int, flags: c_int) -> c_int {
+    // SAFETY: the caller's contract, passed on unchanged.
+    unsafe { both_begin(real::pipe2.get()(fds, flags), fds) }
+}
+
+/// `socketpair(2)`
+///
+/// # Safety
+///
+/// The contract of `socketpair(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn socketpair(
+    domain: c_int,
+    kind: c_int,
+    protocol: c_int,
+    fds: *mut c_int,
+) -> c_int {
+    // SAFETY: the caller's contract, passed on unchanged.
+    unsafe { both_begin(real::socketpair.get()(domain, kind, protocol, fds), fds) }
+}
+
+/// `eventfd(2)`
+///
+/// # Safety
+///
+/// None beyond those of any C function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eventfd(value: c_uint, flags: c_int) -> c_int {
+    // SAFETY: takes integers.
+    begins(unsafe { real::eventfd.get()(value, flags) })
+}
+
+/// `timerfd_create(2)`
+///
+/// # Safety
+///
+/// None beyond those of any C function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn timerfd_create(clock: c_int, flags: c_int) -> c_int {
+    // SAFETY: takes integers.
+    begins(unsafe { real::timerfd_create.get()(clock, flags) })
 }
 
 /// `dup2(2)`. Coroutines that wait on the replaced descriptor get `EBADF`.

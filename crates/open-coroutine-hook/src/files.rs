@@ -8,6 +8,7 @@ use open_coroutine_core::driver::Op;
 use open_coroutine_core::io;
 
 use crate::convert::{divert, offload, to_int};
+use crate::descriptors::begins;
 use crate::real;
 
 /// `open(2)`. The variadic `mode` is passed like any other
@@ -23,7 +24,7 @@ pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -
         return unsafe { real::open.get()(path, flags, mode) };
     }
     // SAFETY: the caller keeps the path valid until we return.
-    to_int(unsafe { open_at(libc::AT_FDCWD, path, flags, mode) })
+    unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
 }
 
 /// `open(2)`. The variadic `mode` is passed like any other
@@ -39,7 +40,7 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t)
         return unsafe { real::open64.get()(path, flags, mode) };
     }
     // SAFETY: the caller keeps the path valid until we return.
-    to_int(unsafe { open_at(libc::AT_FDCWD, path, flags, mode) })
+    unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
 }
 
 /// `openat(2)`. The variadic `mode` is passed like any other
@@ -55,7 +56,7 @@ pub unsafe extern "C" fn openat(dir: c_int, path: *const c_char, flags: c_int, m
         return unsafe { real::openat.get()(dir, path, flags, mode) };
     }
     // SAFETY: the caller keeps the path valid until we return.
-    to_int(unsafe { open_at(dir, path, flags, mode) })
+    unsafe { open_at(dir, path, flags, mode) }
 }
 
 /// `openat(2)`. The variadic `mode` is passed like any other
@@ -71,17 +72,18 @@ pub unsafe extern "C" fn openat64(dir: c_int, path: *const c_char, flags: c_int,
         return unsafe { real::openat64.get()(dir, path, flags, mode) };
     }
     // SAFETY: the caller keeps the path valid until we return.
-    to_int(unsafe { open_at(dir, path, flags, mode) })
+    unsafe { open_at(dir, path, flags, mode) }
 }
 
 /// # Safety
 ///
 /// The contract of `openat(2)`. Called on a coroutine.
-unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> isize {
+unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     // As libc does on 64-bit systems.
     let flags = flags | libc::O_LARGEFILE;
     // SAFETY: the caller's promise.
-    unsafe { io::perform(Op::OpenAt { dir, path, flags, mode }, None) }
+    let result = unsafe { io::perform(Op::OpenAt { dir, path, flags, mode }, None) };
+    begins(to_int(result))
 }
 
 /// `stat(2)`

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `sockets` | recv, send, accept, connect, setsockopt |
 //! | `streams` | read, write, pread, pwrite and the vectored ones |
-//! | `descriptors` | close, dup |
+//! | `descriptors` | close, dup, pipe, socketpair, eventfd, fclose |
 //! | `files` | open, stat, rename, unlink, fsync, flock |
 //! | `waiting` | poll, epoll_wait |
 //! | `times` | sleep, nanosleep |

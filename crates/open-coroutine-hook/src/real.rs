@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use libc::{
-    addrinfo, clockid_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t, iovec, mode_t,
+    FILE, addrinfo, clockid_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t, iovec, mode_t,
     msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_key_t, pthread_once_t, pthread_t, rusage,
     siginfo_t, sigset_t, size_t, sockaddr, socklen_t, ssize_t, timespec, uid_t,
 };
@@ -116,6 +116,13 @@ real_checked! { CHECKED:
     fn pwritev(c_int, *const iovec, c_int, off_t) -> ssize_t;
     fn pwritev64(c_int, *const iovec, c_int, off64_t) -> ssize_t;
     fn close(c_int) -> c_int;
+    fn fclose(*mut FILE) -> c_int;
+    fn dup(c_int) -> c_int;
+    fn pipe(*mut c_int) -> c_int;
+    fn pipe2(*mut c_int, c_int) -> c_int;
+    fn socketpair(c_int, c_int, c_int, *mut c_int) -> c_int;
+    fn eventfd(c_uint, c_int) -> c_int;
+    fn timerfd_create(c_int, c_int) -> c_int;
     fn dup2(c_int, c_int) -> c_int;
     fn dup3(c_int, c_int, c_int) -> c_int;
     fn stat(*const c_char, *mut Stat) -> c_int;

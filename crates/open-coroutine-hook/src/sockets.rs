@@ -7,6 +7,7 @@ use libc::{msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use open_coroutine_core::io;
 
 use crate::convert::{divert, to_c, to_int};
+use crate::descriptors::begins;
 use crate::real;
 
 /// `recv(2)`: suspends the calling coroutine instead of blocking its thread.
@@ -150,10 +151,7 @@ pub unsafe extern "C" fn accept4(
 
 /// The descriptor of a new connection, of whose number nothing is known.
 fn accepted(result: isize) -> c_int {
-    if result >= 0 {
-        io::forget(result as c_int);
-    }
-    to_int(result)
+    begins(to_int(result))
 }
 
 /// `socket(2)`: never blocks.
@@ -164,9 +162,7 @@ fn accepted(result: isize) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
-    let fd = unsafe { real::socket.get()(domain, kind, protocol) };
-    io::forget(fd);
-    fd
+    begins(unsafe { real::socket.get()(domain, kind, protocol) })
 }
 
 /// `connect(2)`

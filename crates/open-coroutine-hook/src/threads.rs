@@ -9,11 +9,12 @@ use open_coroutine_core::sync::futex;
 use open_coroutine_core::{sched, tls};
 
 use crate::convert::{divert, offload, to_c, to_int};
-use crate::real;
+use crate::{descriptors, real};
 
 /// `syscall(2)`. The variadic arguments are passed like any others on the
-/// supported architectures. Of all calls only futexes are looked at: std's
-/// locks, `thread::park` and channels, parking_lot and crossbeam wait by them.
+/// supported architectures. Of all calls only two are looked at: futexes, by
+/// which std's locks, `thread::park` and channels, parking_lot and crossbeam
+/// wait; and closing.
 ///
 /// # Safety
 ///
@@ -34,6 +35,9 @@ pub unsafe extern "C" fn syscall(
         if let Some(result) = unsafe { call.perform() } {
             return to_c(result as isize) as c_long;
         }
+    }
+    if number == libc::SYS_close {
+        descriptors::ends(a as c_int);
     }
     // SAFETY: the caller's contract, passed on unchanged.
     unsafe { real::syscall.get()(number, a, b, c, d, e, f) }

@@ -1,0 +1,166 @@
+//! Shutting down, closing or replacing a descriptor ends the waits on it.
+
+mod runtimes;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use runtimes::on_every_runtime;
+
+fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+/// `read(2)` by number, of which the caller says that it may be closed.
+fn read_raw(fd: RawFd) -> Result<usize, i32> {
+    let mut buffer = [0_u8; 8];
+    // SAFETY: the buffer is writable and lives across the call.
+    let count = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+    usize::try_from(count).map_err(|_| std::io::Error::last_os_error().raw_os_error().unwrap())
+}
+
+/// Runs `wait` as a coroutine and returns when it surely waits.
+fn start_waiting<R: Send + 'static>(
+    wait: impl FnOnce() -> R + Send + 'static,
+) -> open_coroutine::JoinHandle<R> {
+    let (begun, begins) = channel();
+    let waiter = open_coroutine::spawn(move || {
+        begun.send(()).unwrap();
+        wait()
+    });
+    begins.recv().unwrap();
+    // It has begun, and nobody else can tell when it waits.
+    open_coroutine::sleep(Duration::from_millis(5));
+    assert!(!waiter.is_finished());
+    waiter
+}
+
+#[test]
+fn shutdown_wakes_readers_with_the_end_of_the_stream() {
+    on_every_runtime(|| {
+        let (stream, _peer) = tcp_pair();
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                let mut reader = stream.try_clone().unwrap();
+                start_waiting(move || reader.read(&mut [0; 8]).unwrap())
+            })
+            .collect();
+        stream.shutdown(Shutdown::Both).unwrap();
+        for reader in readers {
+            assert_eq!(0, reader.join().unwrap());
+        }
+        let (stream, _peer) = UnixStream::pair().unwrap();
+        let mut reader = stream.try_clone().unwrap();
+        let reader = start_waiting(move || reader.read(&mut [0; 8]).unwrap());
+        stream.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(0, reader.join().unwrap());
+    });
+}
+
+#[test]
+fn shutdown_wakes_a_writer_with_an_error() {
+    on_every_runtime(|| {
+        let (stream, _peer) = tcp_pair();
+        let mut writer = stream.try_clone().unwrap();
+        let writer = start_waiting(move || writer.write_all(&vec![0; 64 << 20]).unwrap_err());
+        stream.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(
+            std::io::ErrorKind::BrokenPipe,
+            writer.join().unwrap().kind()
+        );
+    });
+}
+
+#[test]
+fn close_wakes_readers_with_ebadf() {
+    on_every_runtime(|| {
+        let sockets: [fn() -> (RawFd, Box<dyn std::any::Any>); 4] = [
+            || {
+                let (stream, peer) = tcp_pair();
+                (stream.into_raw_fd(), Box::new(peer))
+            },
+            || {
+                let (stream, peer) = UnixStream::pair().unwrap();
+                (stream.into_raw_fd(), Box::new(peer))
+            },
+            || {
+                (
+                    UdpSocket::bind("127.0.0.1:0").unwrap().into_raw_fd(),
+                    Box::new(()),
+                )
+            },
+            || {
+                let (reader, writer) = std::io::pipe().unwrap();
+                (reader.into_raw_fd(), Box::new(writer))
+            },
+        ];
+        for make in sockets {
+            let (fd, _peer) = make();
+            let readers: Vec<_> = (0..2)
+                .map(|_| start_waiting(move || read_raw(fd)))
+                .collect();
+            // SAFETY: the number was taken out of its owner.
+            assert_eq!(0, unsafe { libc::close(fd) });
+            for reader in readers {
+                assert_eq!(Err(libc::EBADF), reader.join().unwrap());
+            }
+        }
+    });
+}
+
+#[test]
+fn close_wakes_an_accept_and_a_poll_with_ebadf() {
+    on_every_runtime(|| {
+        let fd = TcpListener::bind("127.0.0.1:0").unwrap().into_raw_fd();
+        let acceptor = start_waiting(move || {
+            let none = std::ptr::null_mut();
+            // SAFETY: null pointers ask for no address.
+            let result = unsafe { libc::accept(fd, none, none.cast()) };
+            (result, std::io::Error::last_os_error().raw_os_error())
+        });
+        // SAFETY: the number was taken out of its owner.
+        assert_eq!(0, unsafe { libc::close(fd) });
+        assert_eq!((-1, Some(libc::EBADF)), acceptor.join().unwrap());
+    });
+}
+
+#[test]
+fn dup2_over_a_descriptor_wakes_its_readers_and_serves_the_new_file() {
+    on_every_runtime(|| {
+        let (stream, _peer) = UnixStream::pair().unwrap();
+        let (other, mut other_peer) = UnixStream::pair().unwrap();
+        let fd = stream.into_raw_fd();
+        let reader = start_waiting(move || read_raw(fd));
+        // SAFETY: `fd` was taken out of its owner and is nobody's.
+        assert_eq!(fd, unsafe { libc::dup2(other.as_raw_fd(), fd) });
+        assert_eq!(Err(libc::EBADF), reader.join().unwrap());
+        let reader = start_waiting(move || read_raw(fd));
+        other_peer.write_all(b"new").unwrap();
+        assert_eq!(Ok(3), reader.join().unwrap());
+        // SAFETY: this is the number's only owner.
+        drop(unsafe { UnixStream::from_raw_fd(fd) });
+    });
+}
+
+#[test]
+fn a_reader_of_a_duplicate_survives_the_close() {
+    on_every_runtime(|| {
+        let (stream, mut peer) = UnixStream::pair().unwrap();
+        let mut copy = stream.try_clone().unwrap();
+        let reader = start_waiting(move || copy.read(&mut [0; 8]).unwrap());
+        let fd = stream.into_raw_fd();
+        let on_number = start_waiting(move || read_raw(fd));
+        // SAFETY: the number was taken out of its owner.
+        assert_eq!(0, unsafe { libc::close(fd) });
+        assert_eq!(Err(libc::EBADF), on_number.join().unwrap());
+        assert!(!reader.is_finished());
+        peer.write_all(b"kept").unwrap();
+        assert_eq!(4, reader.join().unwrap());
+    });
+}
