@@ -120,6 +120,8 @@ mod loom_tests {
     struct Model {
         state: State,
         result: UnsafeCell<u32>,
+        /// What the destructors of its thread-locals write, after the result.
+        last_words: UnsafeCell<u32>,
         token: Notify,
     }
 
@@ -128,6 +130,7 @@ mod loom_tests {
             Arc::new(Self {
                 state: State::new(),
                 result: UnsafeCell::new(0),
+                last_words: UnsafeCell::new(0),
                 token: Notify::new(),
             })
         }
@@ -139,6 +142,7 @@ mod loom_tests {
             if discards {
                 self.result.with_mut(|result| unsafe { *result = 0 });
             }
+            self.last_words.with_mut(|words| unsafe { *words = 8 });
             if self.state.finish().is_some() {
                 self.token.notify();
             }
@@ -159,6 +163,7 @@ mod loom_tests {
             }
             assert!(model.state.take());
             assert_eq!(7, model.result.with(|result| unsafe { *result }));
+            assert_eq!(8, model.last_words.with(|words| unsafe { *words }));
             assert!(!model.state.take());
             assert!(!task.join().unwrap());
         });
