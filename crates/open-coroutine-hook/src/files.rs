@@ -82,8 +82,7 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -
     // As libc does on 64-bit systems.
     let flags = flags | libc::O_LARGEFILE;
     // SAFETY: the caller's promise.
-    let result = unsafe { io::perform(Op::OpenAt { dir, path, flags, mode }, None) };
-    begins(to_int(result))
+    begins(to_int(unsafe { io::open(dir, path, flags, mode) }))
 }
 
 /// `stat(2)`

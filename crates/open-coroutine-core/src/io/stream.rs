@@ -1,9 +1,9 @@
 //! Reading and writing any descriptor.
 
 use std::ffi::c_int;
-use std::mem;
 use std::os::fd::RawFd;
 
+use super::open::kind;
 use super::perform::{EAGAIN, blocking, perform};
 use crate::driver::Op;
 use crate::sched;
@@ -184,12 +184,7 @@ unsafe fn plain(op: Op) -> isize {
 
 /// Whether `fd` is a file that has a position.
 fn is_regular(fd: RawFd) -> bool {
-    // SAFETY: all-zero bytes are a valid `stat` to be filled in.
-    let mut stat: libc::stat = unsafe { mem::zeroed() };
-    let args = [fd as usize, &raw mut stat as usize, 0, 0, 0, 0];
-    // SAFETY: `stat` lives across the call.
-    let result = unsafe { sys::syscall(libc::SYS_fstat, args) };
-    result == 0 && matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK)
+    matches!(kind(fd), libc::S_IFREG | libc::S_IFBLK)
 }
 
 /// The signal that a thread gets with `EPIPE`. io_uring sends none for sockets.
