@@ -8,9 +8,9 @@
 //! our own pool does.
 
 use std::ffi::{c_char, c_int};
-use std::mem;
 use std::os::fd::RawFd;
 
+use super::descriptor::kind;
 use super::perform::{blocking, perform};
 use crate::driver::Op;
 use crate::sched;
@@ -76,16 +76,4 @@ unsafe fn opens_at_once(dir: RawFd, path: *const c_char, flags: c_int) -> bool {
     // SAFETY: opened just now.
     unsafe { sys::close(fd as RawFd) };
     matches!(kind, libc::S_IFREG | libc::S_IFDIR)
-}
-
-/// The kind of an open file, in the bits of `S_IFMT`; 0 if it is unknown.
-pub(super) fn kind(fd: RawFd) -> libc::mode_t {
-    // SAFETY: all-zero bytes are a valid `stat` to be filled in.
-    let mut stat: libc::stat = unsafe { mem::zeroed() };
-    let args = [fd as usize, &raw mut stat as usize, 0, 0, 0, 0];
-    // SAFETY: `stat` lives across the call.
-    match unsafe { sys::syscall(libc::SYS_fstat, args) } {
-        0 => stat.st_mode & libc::S_IFMT,
-        _ => 0,
-    }
 }

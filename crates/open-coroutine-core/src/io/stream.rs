@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
-use super::open::kind;
+use super::descriptor::{is_stream, kind};
 use super::perform::{EAGAIN, blocking, perform};
 use crate::driver::Op;
 use crate::sched;
@@ -153,8 +153,8 @@ unsafe fn write_rest(
 
 /// Performs `op`, a read or write, without a time limit.
 ///
-/// At the current position it is tried first: the kernel then moves the
-/// position under its lock, which io_uring does not take, so that coroutines
+/// At the current position of a file it is tried first: the kernel then moves
+/// the position under its lock, which io_uring does not take, so that coroutines
 /// that share a file neither lose nor repeat a byte. A regular file that would
 /// make it wait is left to a thread for the same reason.
 ///
@@ -162,7 +162,7 @@ unsafe fn write_rest(
 ///
 /// As `perform`.
 unsafe fn plain(op: Op) -> isize {
-    let has_position = !matches!(
+    let is_at_offset = !matches!(
         op,
         Op::Read { offset: None, .. }
             | Op::Write { offset: None, .. }
@@ -171,7 +171,7 @@ unsafe fn plain(op: Op) -> isize {
     );
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if has_position || !sched::driver_supports(&op) {
+        if is_at_offset || !sched::driver_supports(&op) || op.fd().is_some_and(is_stream) {
             return perform(op, None);
         }
         match op.attempt() {
