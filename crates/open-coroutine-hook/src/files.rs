@@ -21,7 +21,7 @@ use crate::real;
 pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     if !divert() {
         // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::open.get()(path, flags, mode) };
+        return begins(unsafe { real::open.get()(path, flags, mode) });
     }
     // SAFETY: the caller keeps the path valid until we return.
     unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
@@ -37,7 +37,7 @@ pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -
 pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     if !divert() {
         // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::open64.get()(path, flags, mode) };
+        return begins(unsafe { real::open64.get()(path, flags, mode) });
     }
     // SAFETY: the caller keeps the path valid until we return.
     unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
@@ -53,7 +53,7 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t)
 pub unsafe extern "C" fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     if !divert() {
         // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::openat.get()(dir, path, flags, mode) };
+        return begins(unsafe { real::openat.get()(dir, path, flags, mode) });
     }
     // SAFETY: the caller keeps the path valid until we return.
     unsafe { open_at(dir, path, flags, mode) }
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn openat(dir: c_int, path: *const c_char, flags: c_int, m
 pub unsafe extern "C" fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     if !divert() {
         // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::openat64.get()(dir, path, flags, mode) };
+        return begins(unsafe { real::openat64.get()(dir, path, flags, mode) });
     }
     // SAFETY: the caller keeps the path valid until we return.
     unsafe { open_at(dir, path, flags, mode) }
@@ -82,8 +82,7 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -
     // As libc does on 64-bit systems.
     let flags = flags | libc::O_LARGEFILE;
     // SAFETY: the caller's promise.
-    let result = unsafe { io::perform(Op::OpenAt { dir, path, flags, mode }, None) };
-    begins(to_int(result))
+    begins(to_int(unsafe { io::open(dir, path, flags, mode) }))
 }
 
 /// `stat(2)`

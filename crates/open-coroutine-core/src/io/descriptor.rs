@@ -1,7 +1,9 @@
-//! What is known of a descriptor: whether a thread would block on it.
+//! What is known of a descriptor: whether a thread would block on it, and
+//! whether it is a stream.
 //!
-//! io_uring waits also on a file that is `O_NONBLOCK`, so somebody has to look
-//! before it is asked. Looking costs a system call, so "it blocks" is kept per
+//! io_uring waits also on a file that is `O_NONBLOCK`, and does not lock the
+//! position of a file that has one, so somebody has to look before it is asked.
+//! Looking costs a system call, so "it blocks" and "it is a stream" are kept per
 //! descriptor. What is kept is only a hint that must never outlive the fact:
 //!
 //! 1. An entry counts only if it carries the current generation. Whatever may
@@ -15,6 +17,7 @@
 //! the close and re-creation of a number when both are raw.
 
 use std::ffi::c_int;
+use std::mem;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -26,43 +29,83 @@ use crate::sys;
 const ENTRIES: usize = 1 << 20;
 const BYTES: usize = ENTRIES * size_of::<AtomicU32>();
 
+/// The descriptor was seen to block.
+const BLOCKS: u32 = 1;
+/// The descriptor was seen to be a pipe or a socket.
+const STREAM: u32 = 2;
+/// Generations are multiples of this, which leaves room for what was seen.
+const STEP: u32 = 4;
+
 /// Current generation; 0 is no generation. Static because descriptors are the
 /// process's.
-static GENERATION: AtomicU32 = AtomicU32::new(1);
+static GENERATION: AtomicU32 = AtomicU32::new(STEP);
 
-/// Per descriptor the generation in which it was seen to block. Mapped at the
+/// Per descriptor what was seen of it, and in which generation. Mapped at the
 /// first use, and never unmapped; a page costs memory once it is written to.
 static TABLE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
 /// Whether `fd` is one that a thread would not block on.
 #[inline]
 pub(super) fn is_nonblocking(fd: RawFd) -> bool {
+    !has(fd, BLOCKS, blocks)
+}
+
+/// Whether `fd` is a pipe or a socket, which have no position.
+#[inline]
+pub(super) fn is_stream(fd: RawFd) -> bool {
+    has(fd, STREAM, |fd| {
+        matches!(kind(fd), libc::S_IFIFO | libc::S_IFSOCK)
+    })
+}
+
+/// Whether `fd` has `property`: by the table, or else by asking.
+#[inline]
+fn has(fd: RawFd, property: u32, ask: impl FnOnce(RawFd) -> bool) -> bool {
     // Acquire: pairs with `modes_changed`.
     let generation = GENERATION.load(Acquire);
     let entry = table().and_then(|table| table.get(fd as usize));
-    if entry.is_some_and(|entry| entry.load(Relaxed) == generation) {
-        return false;
+    let seen = entry.map_or(0, |entry| entry.load(Relaxed));
+    let seen = if seen & !(STEP - 1) == generation {
+        seen
+    } else {
+        generation
+    };
+    if seen & property != 0 {
+        return true;
     }
-    let is_nonblocking = ask(fd);
-    if !is_nonblocking && let Some(entry) = entry {
-        entry.store(generation, Relaxed);
+    let found = ask(fd);
+    if found && let Some(entry) = entry {
+        // What another thread stores meanwhile is asked for again.
+        entry.store(seen | property, Relaxed);
     }
-    is_nonblocking
+    found
 }
 
-fn ask(fd: RawFd) -> bool {
+fn blocks(fd: RawFd) -> bool {
     let args = [fd as usize, libc::F_GETFL as usize, 0, 0, 0, 0];
     // SAFETY: only asks.
     let flags = unsafe { sys::syscall(libc::SYS_fcntl, args) };
     // An invalid descriptor does not block either: the call itself reports it.
-    flags < 0 || flags as c_int & libc::O_NONBLOCK != 0
+    flags >= 0 && flags as c_int & libc::O_NONBLOCK == 0
+}
+
+/// The kind of an open file, in the bits of `S_IFMT`; 0 if it is unknown.
+pub(super) fn kind(fd: RawFd) -> libc::mode_t {
+    // SAFETY: all-zero bytes are a valid `stat` to be filled in.
+    let mut stat: libc::stat = unsafe { mem::zeroed() };
+    let args = [fd as usize, &raw mut stat as usize, 0, 0, 0, 0];
+    // SAFETY: `stat` lives across the call.
+    match unsafe { sys::syscall(libc::SYS_fstat, args) } {
+        0 => stat.st_mode & libc::S_IFMT,
+        _ => 0,
+    }
 }
 
 /// To be called after a file may have become `O_NONBLOCK`.
 pub fn modes_changed() {
     // Release: pairs with `is_nonblocking`. Skips 0 when it wraps around.
-    if GENERATION.fetch_add(1, Release) == u32::MAX {
-        GENERATION.fetch_add(1, Release);
+    if GENERATION.fetch_add(STEP, Release) == u32::MAX - (STEP - 1) {
+        GENERATION.fetch_add(STEP, Release);
     }
 }
 

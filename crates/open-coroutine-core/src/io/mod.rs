@@ -6,6 +6,7 @@
 //!
 //! * `descriptor`: whether a thread would block on it.
 //! * `perform`: one operation, by the driver, by readiness, or by the pool.
+//! * `open`: making descriptors of paths.
 //! * `socket`, `stream`: what is done with sockets, and with any descriptor.
 //! * `wait`: for several descriptors at once.
 //!
@@ -18,12 +19,14 @@
 //! others share; who set it gets `EAGAIN` at once, as a thread would.
 
 mod descriptor;
+mod open;
 mod perform;
 mod socket;
 mod stream;
 mod wait;
 
 pub use descriptor::{forget, modes_changed};
+pub use open::open;
 pub use perform::{call, offload, perform};
 pub use socket::{
     accept, connect, note_socket_timeout, receive, receive_from, receive_message, send,

@@ -1,11 +1,12 @@
 //! Reading and writing any descriptor.
 
 use std::ffi::c_int;
-use std::mem;
 use std::os::fd::RawFd;
 
+use super::descriptor::{is_stream, kind};
 use super::perform::{EAGAIN, blocking, perform};
 use crate::driver::Op;
+use crate::sched;
 use crate::sys;
 
 /// `read(2)`, or `pread(2)` with an offset
@@ -22,6 +23,9 @@ pub unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: Option<u64>) -> 
     };
     // SAFETY: the caller's promise, in each call.
     unsafe {
+        if is_submitted_at_once(&op) {
+            return perform(op, None);
+        }
         let total = match op.attempt() {
             Some(EAGAIN) | None => return wait_for(op),
             Some(total) => total,
@@ -169,33 +173,45 @@ unsafe fn write_rest(
 /// Performs `op`, a read or write, without a time limit.
 ///
 /// A read of what is in memory is done at once: waiting for a driver would take
-/// longer. So is what can be done at the current position: the kernel then
-/// moves the position under its lock.
+/// longer. So is what can be done at the current position of a file: the kernel
+/// then moves the position under its lock.
 ///
 /// # Safety
 ///
 /// As `perform`.
 unsafe fn plain(op: Op) -> isize {
-    let is_tried = !matches!(
-        op,
-        Op::Write {
-            offset: Some(_),
-            ..
-        } | Op::WriteV {
-            offset: Some(_),
-            ..
-        }
-    );
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if is_tried
-            && let Some(result) = op.attempt()
-            && result != EAGAIN
-        {
-            return result;
+        if is_submitted_at_once(&op) {
+            return perform(op, None);
         }
-        wait_for(op)
+        match op.attempt() {
+            Some(EAGAIN) | None => wait_for(op),
+            Some(result) => result,
+        }
     }
+}
+
+/// Whether trying first is of no use: for writes at an offset, which few file
+/// systems can try, and under a driver that performs them for pipes and sockets,
+/// which have no position and mostly have to wait.
+fn is_submitted_at_once(op: &Op) -> bool {
+    if moves_position(op) {
+        sched::driver_supports(op) && op.fd().is_some_and(is_stream)
+    } else {
+        matches!(op, Op::Write { .. } | Op::WriteV { .. })
+    }
+}
+
+/// Whether `op`, a read or write, is at the current position.
+fn moves_position(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Read { offset: None, .. }
+            | Op::Write { offset: None, .. }
+            | Op::ReadV { offset: None, .. }
+            | Op::WriteV { offset: None, .. }
+    )
 }
 
 /// Performs `op`, a read or write that would have to wait.
@@ -207,16 +223,9 @@ unsafe fn plain(op: Op) -> isize {
 ///
 /// As `perform`.
 unsafe fn wait_for(op: Op) -> isize {
-    let moves_position = matches!(
-        op,
-        Op::Read { offset: None, .. }
-            | Op::Write { offset: None, .. }
-            | Op::ReadV { offset: None, .. }
-            | Op::WriteV { offset: None, .. }
-    );
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if moves_position && op.fd().is_some_and(is_regular) {
+        if moves_position(&op) && op.fd().is_some_and(is_regular) {
             blocking(op)
         } else {
             perform(op, None)
@@ -226,12 +235,7 @@ unsafe fn wait_for(op: Op) -> isize {
 
 /// Whether `fd` is a file that has a position.
 fn is_regular(fd: RawFd) -> bool {
-    // SAFETY: all-zero bytes are a valid `stat` to be filled in.
-    let mut stat: libc::stat = unsafe { mem::zeroed() };
-    let args = [fd as usize, &raw mut stat as usize, 0, 0, 0, 0];
-    // SAFETY: `stat` lives across the call.
-    let result = unsafe { sys::syscall(libc::SYS_fstat, args) };
-    result == 0 && matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK)
+    matches!(kind(fd), libc::S_IFREG | libc::S_IFBLK)
 }
 
 /// The signal that a thread gets with `EPIPE`. io_uring sends none for sockets.

@@ -1,0 +1,175 @@
+//! How many system calls a message costs, counted by strace.
+
+use std::collections::HashMap;
+use std::env;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{self, Command, Stdio};
+use std::sync::Mutex;
+
+use open_coroutine::{Config, Driver, init};
+
+const CONNECTIONS: usize = 64;
+/// Says what the process that is traced is to do.
+const VARIABLE: &str = "OPEN_COROUTINE_TRACED";
+
+fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_nodelay(true).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+/// Sends `rounds` messages there and back over each of many connections.
+fn echo<S: Read + Write + Send + 'static>(pair: fn() -> (S, S), rounds: usize) {
+    let tasks: Vec<_> = (0..CONNECTIONS)
+        .flat_map(|_| {
+            let (mut client, mut server) = pair();
+            let server = open_coroutine::spawn(move || {
+                let mut buffer = [0; 64];
+                for _ in 0..rounds {
+                    let count = server.read(&mut buffer).unwrap();
+                    server.write_all(&buffer[..count]).unwrap();
+                }
+            });
+            let client = open_coroutine::spawn(move || {
+                for _ in 0..rounds {
+                    client.write_all(b"message").unwrap();
+                    client.read_exact(&mut [0; 7]).unwrap();
+                }
+            });
+            [server, client]
+        })
+        .collect();
+    for task in tasks {
+        task.join().unwrap();
+    }
+}
+
+/// Receives `rounds` bytes, one by one, all of which are there.
+fn receive_ready(rounds: usize) {
+    let (mut client, mut server) = tcp_pair();
+    client.write_all(&vec![0; rounds]).unwrap();
+    server.set_nodelay(true).unwrap();
+    while server.peek(&mut vec![0; rounds]).unwrap() < rounds {}
+    for _ in 0..rounds {
+        server.read_exact(&mut [0]).unwrap();
+    }
+}
+
+/// The process that is traced runs this test, and does what the variable says.
+#[test]
+fn traced() {
+    let Ok(job) = env::var(VARIABLE) else { return };
+    let [driver, kind, rounds] = *job.split(' ').collect::<Vec<_>>() else {
+        panic!("{job}")
+    };
+    let driver = match driver {
+        "epoll" => Driver::Epoll,
+        _ => Driver::IoUring,
+    };
+    init(Config::default().event_loop_size(1).driver(driver)).unwrap();
+    let (kind, rounds) = (kind.to_owned(), rounds.parse().unwrap());
+    let task = open_coroutine::spawn(move || match &*kind {
+        "tcp" => echo(tcp_pair, rounds),
+        "unix" => echo(|| std::os::unix::net::UnixStream::pair().unwrap(), rounds),
+        _ => receive_ready(rounds),
+    });
+    task.join().unwrap();
+}
+
+/// How often each system call is made in `rounds` rounds.
+fn trace(driver: &str, kind: &str, rounds: usize) -> HashMap<String, f64> {
+    let name = format!("open-coroutine-strace-{}", process::id());
+    let path = env::temp_dir().join(name);
+    let status = Command::new("strace")
+        .args(["-f", "-c", "-U", "calls,name", "-o"])
+        .args([path.as_os_str(), env::current_exe().unwrap().as_os_str()])
+        .args(["--exact", "traced"])
+        .env(VARIABLE, format!("{driver} {kind} {rounds}"))
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let table = fs::read_to_string(&path).unwrap();
+    fs::remove_file(path).unwrap();
+    let lines = table.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let count = words.next()?.parse().ok()?;
+        Some((words.next()?.to_owned(), count))
+    });
+    lines.filter(|(name, _)| name != "total").collect()
+}
+
+/// System calls per message: the difference between few and many rounds, so
+/// that start and end do not count. `None`, with a message, without strace.
+fn cost(driver: &str, kind: &str, messages: usize) -> Option<HashMap<String, f64>> {
+    // They would slow down each other's processes.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let has_strace = Command::new("strace")
+        .arg("-V")
+        .stdout(Stdio::null())
+        .status();
+    if !has_strace.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: there is no strace to count system calls with");
+        return None;
+    }
+    let few = trace(driver, kind, 20);
+    let many = trace(driver, kind, 120);
+    let messages = (100 * messages) as f64;
+    let differences = many.into_iter().map(|(name, count)| {
+        let before = few.get(&name).copied().unwrap_or(0.0);
+        (name, (count - before) / messages)
+    });
+    let cost: HashMap<_, _> = differences
+        .filter(|(_, count)| count.abs() > 0.005)
+        .collect();
+    eprintln!("{driver}, {kind}: {cost:.2?}");
+    Some(cost)
+}
+
+/// Checks that each call costs at most what `limits` says, and that no other
+/// calls are made.
+fn assert_within(cost: &HashMap<String, f64>, limits: &[(&str, f64)]) {
+    for (name, &count) in cost {
+        let limit = limits.iter().find(|limit| limit.0 == name);
+        let limit = limit.map_or(0.02, |limit| limit.1);
+        assert!(count <= limit, "{count:.2} calls of {name} per message");
+    }
+}
+
+/// Messages per round of an echo: each goes there and back.
+const ECHO: usize = 2 * CONNECTIONS;
+
+#[test]
+fn a_ready_receive_costs_one_system_call_on_epoll() {
+    if let Some(cost) = cost("epoll", "ready", 1) {
+        assert_within(&cost, &[("recvfrom", 1.05)]);
+    }
+}
+
+#[test]
+fn a_message_costs_a_try_a_wait_and_a_transfer_on_epoll() {
+    let limits = [
+        ("recvfrom", 2.1),
+        ("sendto", 1.05),
+        ("epoll_ctl", 1.1),
+        ("epoll_pwait2", 0.1),
+    ];
+    if let Some(cost) = cost("epoll", "tcp", ECHO) {
+        assert_within(&cost, &limits);
+    }
+}
+
+#[test]
+fn a_message_costs_no_system_call_of_its_own_on_io_uring() {
+    for kind in ["tcp", "unix"] {
+        if let Some(cost) = cost("io_uring", kind, ECHO) {
+            assert_within(&cost, &[("io_uring_enter", 0.1)]);
+        }
+    }
+}
