@@ -25,7 +25,7 @@ pub struct JoinHandle<R> {
 pub enum JoinError {
     /// The task panicked; [`JoinError::into_panic`] gives the payload.
     Panicked(Payload),
-    /// The task was cancelled.
+    /// The task was cancelled, or its runtime was shut down before it ended.
     Cancelled,
     /// The task had not ended when the time was over. It goes on.
     TimedOut,
@@ -67,7 +67,7 @@ impl<R> JoinHandle<R> {
     /// joined again.
     pub fn timeout_join(&self, timeout: Duration) -> Result<R, JoinError> {
         self.wait(Instant::now().checked_add(timeout));
-        if self.is_finished() {
+        if self.task.is_over() {
             self.take()
         } else {
             Err(JoinError::TimedOut)
@@ -119,7 +119,8 @@ impl<R> JoinHandle<R> {
             Some(Err(Failure::Panicked(payload))) => Err(JoinError::Panicked(Payload(payload))),
             Some(Err(Failure::NotStarted(error))) => Err(JoinError::NotStarted(error)),
             Some(Err(Failure::Cancelled)) => Err(JoinError::Cancelled),
-            None => Err(JoinError::Taken),
+            None if self.task.is_done() => Err(JoinError::Taken),
+            None => Err(JoinError::Cancelled),
         }
     }
 }

@@ -63,6 +63,11 @@ pub trait Run: Send + Sync {
     #[must_use = "whoever waits must be woken"]
     fn finish(&self) -> Option<(&AtomicU32, Waiters)>;
 
+    /// Marks the task as one that its runtime left behind. Returns as
+    /// [`finish`](Self::finish) does.
+    #[must_use = "whoever waits must be woken"]
+    fn abandon(&self) -> Option<(&AtomicU32, Waiters)>;
+
     /// The word that `unpark` and `park` of this task agree on.
     fn park_token(&self) -> &AtomicU32;
 }
@@ -75,12 +80,15 @@ pub trait Join<R>: Send + Sync {
     /// Whether the task has ended, thread-locals included.
     fn is_done(&self) -> bool;
 
+    /// Whether there is nothing to wait for: the task is done, or left behind.
+    fn is_over(&self) -> bool;
+
     /// The word and the value to wait for it to change from, or `None` if the
-    /// task is done. Waking is asked for before this returns.
+    /// task is over. Waking is asked for before this returns.
     fn prepare_wait(&self, waiter: Waiters) -> Option<(&AtomicU32, u32)>;
 
     /// Registers `waker` to be woken at the end. Returns false if the task is
-    /// done already.
+    /// over already.
     fn register(&self, waker: &Waker) -> bool;
 
     /// Takes the result of a task that is done; `None` if it was taken before.
@@ -149,6 +157,16 @@ where
         }
     }
 
+    /// After the end was marked: wakes who polls the handle, and says who else
+    /// waits.
+    fn announce(&self, waiters: Option<Waiters>) -> Option<(&AtomicU32, Waiters)> {
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
+            contain(|| waker.wake());
+        }
+        waiters.map(|waiters| (self.state.word(), waiters))
+    }
+
     /// Drops a result that nobody will take.
     fn discard(&self) {
         // SAFETY: the state gave the result to the caller.
@@ -180,12 +198,11 @@ where
     }
 
     fn finish(&self) -> Option<(&AtomicU32, Waiters)> {
-        let waiters = self.state.finish();
-        let waker = self.waker.lock().take();
-        if let Some(waker) = waker {
-            contain(|| waker.wake());
-        }
-        waiters.map(|waiters| (self.state.word(), waiters))
+        self.announce(self.state.finish())
+    }
+
+    fn abandon(&self) -> Option<(&AtomicU32, Waiters)> {
+        self.announce(self.state.abandon())
     }
 
     fn park_token(&self) -> &AtomicU32 {
@@ -206,6 +223,10 @@ where
         self.state.is_done()
     }
 
+    fn is_over(&self) -> bool {
+        self.state.is_over()
+    }
+
     fn prepare_wait(&self, waiter: Waiters) -> Option<(&AtomicU32, u32)> {
         let value = self.state.begin_wait(waiter)?;
         Some((self.state.word(), value))
@@ -215,12 +236,12 @@ where
         // Wakers are foreign code: cloned before the lock, dropped after it.
         let waker = waker.clone();
         let mut slot = self.waker.lock();
-        // Under the lock: `finish` marks the end before it looks for a waker.
-        let is_done = self.is_done();
-        let old = if is_done { None } else { slot.replace(waker) };
+        // Under the lock: the end is marked before a waker is looked for.
+        let is_over = self.is_over();
+        let old = if is_over { None } else { slot.replace(waker) };
         drop(slot);
         drop(old);
-        !is_done
+        !is_over
     }
 
     fn take(&self) -> Option<Result<R, Failure>> {

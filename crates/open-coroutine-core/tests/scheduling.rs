@@ -643,6 +643,8 @@ fn shutdown_names_what_has_not_ended_and_cancels_what_has_not_started() {
             stuck.task().unpark();
             assert_eq!(1, spawn(|| 1).join().unwrap());
             assert!(!stuck.is_finished());
+            // Nobody waits for what will never end.
+            assert!(matches!(stuck.join(), Err(JoinError::Cancelled)));
         },
     );
 }

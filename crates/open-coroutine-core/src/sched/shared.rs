@@ -389,14 +389,26 @@ impl Shared {
         (names.collect(), self.tasks.load(SeqCst))
     }
 
-    /// Makes the workers leave their loops. Tasks that have not started end
-    /// here: whoever joins them learns that they were cancelled.
+    /// Makes the workers leave their loops. Whoever joins a task that has not
+    /// ended by then learns that it was cancelled; one that has not started
+    /// never does.
     pub fn stop(&self) {
         self.stopping.store(true, SeqCst);
         for index in 0..self.seats.len() {
             self.wake(index);
         }
         self.cancel_unstarted();
+        let left: Vec<_> = {
+            let all = self.all.lock();
+            // SAFETY: registered objects are alive; `unregister` takes the lock.
+            let task = |coroutine: &NonNull<Scheduled>| unsafe { coroutine.as_ref() }.task();
+            all.iter().filter_map(task).collect()
+        };
+        for task in left {
+            if let Some((word, waiters)) = task.abandon() {
+                (self.settings.wake_joiners)(word, waiters);
+            }
+        }
     }
 
     /// Ends all tasks in the queues. Coroutines in them stay as they are.

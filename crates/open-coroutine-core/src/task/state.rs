@@ -9,6 +9,7 @@
 //! * `AWAITED_BY_THREAD`: a thread waits for it in the kernel.
 //! * `DETACHED`: the handle was dropped; nobody will take the result.
 //! * `TAKEN`: the result was taken.
+//! * `ABANDONED`: the runtime stopped without it; joiners return without it.
 //!
 //! The thread that sets `TAKEN` (or the second of `STORED` and `DETACHED`) is
 //! the only one that touches the result from there on.
@@ -22,6 +23,7 @@ const AWAITED: u32 = 4;
 const AWAITED_BY_THREAD: u32 = 8;
 const DETACHED: u32 = 16;
 const TAKEN: u32 = 32;
+const ABANDONED: u32 = 64;
 
 /// Who waits for the end of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +68,19 @@ impl State {
     /// The task has ended. Returns who must be woken.
     #[must_use = "whoever waits must be woken"]
     pub(super) fn finish(&self) -> Option<Waiters> {
+        self.end(DONE)
+    }
+
+    /// The runtime stopped without the task. Returns who must be woken.
+    #[must_use = "whoever waits must be woken"]
+    pub(super) fn abandon(&self) -> Option<Waiters> {
+        self.end(ABANDONED)
+    }
+
+    fn end(&self, bit: u32) -> Option<Waiters> {
         // AcqRel: everything the task did happens before `join` returns; and a
         // waiter's bit is seen.
-        let before = self.0.fetch_or(DONE, AcqRel);
+        let before = self.0.fetch_or(bit, AcqRel);
         if before & AWAITED_BY_THREAD != 0 {
             Some(Waiters::Threads)
         } else {
@@ -81,9 +93,15 @@ impl State {
         self.0.load(Acquire) & DONE != 0
     }
 
+    /// Whether there is nothing to wait for.
+    pub(super) fn is_over(&self) -> bool {
+        // Acquire: pairs with `end`.
+        self.0.load(Acquire) & (DONE | ABANDONED) != 0
+    }
+
     /// Asks to be woken. Returns the value to wait for a change of, or `None`
-    /// if the task is done.
-    #[must_use = "the caller waits, or the task is done"]
+    /// if there is nothing to wait for.
+    #[must_use = "the caller waits, or the task is over"]
     pub(super) fn begin_wait(&self, waiter: Waiters) -> Option<u32> {
         let bit = match waiter {
             Waiters::Coroutines => AWAITED,
@@ -91,7 +109,7 @@ impl State {
         };
         // AcqRel: pairs with `finish`, which sees the bit if it comes later.
         let before = self.0.fetch_or(bit, AcqRel);
-        (before & DONE == 0).then_some(before | bit)
+        (before & (DONE | ABANDONED) == 0).then_some(before | bit)
     }
 
     /// Returns whether the result is the caller's.
