@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use super::descriptor::{is_stream, kind};
 use super::perform::{EAGAIN, blocking, perform};
+use super::socket::timed;
 use crate::driver::Op;
 use crate::sched;
 use crate::sys;
@@ -151,7 +152,7 @@ unsafe fn write_rest(
     total
 }
 
-/// Performs `op`, a read or write, without a time limit.
+/// Performs `op`, a read or write, within the time that a socket allows.
 ///
 /// At the current position of a file it is tried first: the kernel then moves
 /// the position under its lock, which io_uring does not take, so that coroutines
@@ -162,17 +163,16 @@ unsafe fn write_rest(
 ///
 /// As `perform`.
 unsafe fn plain(op: Op) -> isize {
-    let is_at_offset = !matches!(
-        op,
-        Op::Read { offset: None, .. }
-            | Op::Write { offset: None, .. }
-            | Op::ReadV { offset: None, .. }
-            | Op::WriteV { offset: None, .. }
-    );
+    let timeout = match op {
+        Op::Read { offset: None, .. } | Op::ReadV { offset: None, .. } => libc::SO_RCVTIMEO,
+        Op::Write { offset: None, .. } | Op::WriteV { offset: None, .. } => libc::SO_SNDTIMEO,
+        // SAFETY: the caller's promise.
+        _ => return unsafe { perform(op, None) },
+    };
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if is_at_offset || !sched::driver_supports(&op) || op.fd().is_some_and(is_stream) {
-            return perform(op, None);
+        if !sched::driver_supports(&op) || op.fd().is_some_and(is_stream) {
+            return timed(op, timeout);
         }
         match op.attempt() {
             Some(result) if result != EAGAIN => result,
