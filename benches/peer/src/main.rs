@@ -44,7 +44,9 @@ fn main() {
         "http" => server::serve(&options, &report, server::http),
         unknown => report.skip(&format!("unknown workload {unknown}")),
     }
-    open_coroutine::shutdown();
+    if let Err(error) = open_coroutine::shutdown() {
+        eprintln!("{error}");
+    }
 }
 
 /// Starts the runtime with as many workers as the command line says.

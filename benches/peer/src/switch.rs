@@ -2,7 +2,7 @@
 
 use crate::options::Options;
 use crate::report::Report;
-use open_coroutine_core::Coroutine;
+use open_coroutine::Coroutine;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ pub fn round_trip(options: &Options, report: &Report) {
             sum = sum.wrapping_add(suspender.suspend_with(black_box(sum)));
         }
         sum
-    });
+    })
+    .expect("there is memory for a stack");
     for _ in 0..1000 {
         let _ = black_box(coroutine.resume_with(1));
     }

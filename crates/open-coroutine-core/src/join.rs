@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::sched;
 use crate::sync::{self, futex};
-use crate::task::{Failure, Join, Run};
+use crate::task::{Failure, Join, Run, Waiters};
 
 /// Waits for a task and takes its result. Dropping it detaches the task.
 ///
@@ -99,7 +100,12 @@ impl<R> JoinHandle<R> {
     }
 
     fn wait(&self, deadline: Option<Instant>) {
-        while let Some((word, value)) = self.task.prepare_wait() {
+        let waiter = if sched::on_coroutine() {
+            Waiters::Coroutines
+        } else {
+            Waiters::Threads
+        };
+        while let Some((word, value)) = self.task.prepare_wait(waiter) {
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return;
             }
@@ -112,6 +118,7 @@ impl<R> JoinHandle<R> {
             Some(Ok(value)) => Ok(value),
             Some(Err(Failure::Panicked(payload))) => Err(JoinError::Panicked(Payload(payload))),
             Some(Err(Failure::NotStarted(error))) => Err(JoinError::NotStarted(error)),
+            Some(Err(Failure::Cancelled)) => Err(JoinError::Cancelled),
             None => Err(JoinError::Taken),
         }
     }
@@ -221,7 +228,7 @@ pub struct TaskHandle {
 impl TaskHandle {
     /// The task that the caller belongs to.
     pub(crate) fn current() -> Option<Self> {
-        crate::sched::current_task().map(|task| Self { task })
+        sched::current_task().map(|task| Self { task })
     }
 
     /// A number that no other task of this process has.

@@ -2,38 +2,25 @@
 //!
 //! One allocation holds all of it. The runtime sees it as `dyn Run`, the join
 //! handle as `dyn Join<R>`; both are the same `Arc`.
-//!
-//! # State
-//!
-//! Bits of one word, only ever set:
-//!
-//! * `STORED`: the result is in its place. Whoever sets the later one of
-//!   `STORED` and `DETACHED` drops the result.
-//! * `DONE`: the task's thread-locals are gone too; joiners may return.
-//! * `AWAITED`: somebody waits for `DONE` in the futex table.
-//! * `DETACHED`: the handle was dropped; nobody will take the result.
-//! * `TAKEN`: the result was taken.
-//!
-//! The thread that sets `TAKEN` (or the second of `STORED` and `DETACHED`) is
-//! the only one that touches the result from there on.
+//! `state` has who may touch the result, and when.
+
+mod state;
 
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::task::Waker;
 
 use crate::util::lock::Lock;
+use state::State;
 
-const STORED: u32 = 1;
-const DONE: u32 = 2;
-const AWAITED: u32 = 4;
-const DETACHED: u32 = 8;
-const TAKEN: u32 = 16;
+pub use state::Waiters;
 
 /// What is known of a task before it runs.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +42,8 @@ pub enum Failure {
     Panicked(Box<dyn Any + Send>),
     /// It could not be given a stack or thread-local storage.
     NotStarted(io::Error),
+    /// The runtime stopped before it started.
+    Cancelled,
 }
 
 /// The runtime's view of a task.
@@ -70,9 +59,9 @@ pub trait Run: Send + Sync {
     fn fail(&self, failure: Failure);
 
     /// Marks the end of the task, after its thread-locals are gone. Returns
-    /// the word to wake in the futex table, if somebody waits for it there.
+    /// who waits for it, if somebody does, and on which word.
     #[must_use = "whoever waits must be woken"]
-    fn finish(&self) -> Option<&AtomicU32>;
+    fn finish(&self) -> Option<(&AtomicU32, Waiters)>;
 
     /// The word that `unpark` and `park` of this task agree on.
     fn park_token(&self) -> &AtomicU32;
@@ -88,7 +77,7 @@ pub trait Join<R>: Send + Sync {
 
     /// The word and the value to wait for it to change from, or `None` if the
     /// task is done. Waking is asked for before this returns.
-    fn prepare_wait(&self) -> Option<(&AtomicU32, u32)>;
+    fn prepare_wait(&self, waiter: Waiters) -> Option<(&AtomicU32, u32)>;
 
     /// Registers `waker` to be woken at the end. Returns false if the task is
     /// done already.
@@ -106,7 +95,7 @@ pub trait Join<R>: Send + Sync {
 
 struct Task<F, R> {
     meta: Meta,
-    state: AtomicU32,
+    state: State,
     park_token: AtomicU32,
     claimed: AtomicU32,
     closure: UnsafeCell<Option<F>>,
@@ -115,7 +104,7 @@ struct Task<F, R> {
 }
 
 // SAFETY: `closure` is only touched by the thread that set `claimed`, `result`
-// as described under "State"; both are handed from one thread to another by the
+// as `state` describes; both are handed from one thread to another by the
 // release and acquire halves of those updates, so `Send` contents suffice.
 unsafe impl<F: Send, R: Send> Sync for Task<F, R> {}
 
@@ -127,7 +116,7 @@ where
 {
     let task = Arc::new(Task {
         meta,
-        state: AtomicU32::new(0),
+        state: State::new(),
         park_token: AtomicU32::new(0),
         claimed: AtomicU32::new(0),
         closure: UnsafeCell::new(Some(closure)),
@@ -153,23 +142,18 @@ where
 
     fn store(&self, result: Result<R, Failure>) {
         // SAFETY: called once, by the one that has claimed the closure, and
-        // nobody reads the result before `STORED` is set below.
+        // nobody reads the result before it is marked as stored below.
         unsafe { *self.result.get() = Some(result) };
-        // AcqRel: publishes the result; and if the handle is gone, pairs with
-        // `detach`, after which the result is ours again.
-        if self.state.fetch_or(STORED, AcqRel) & DETACHED != 0 {
+        if self.state.store() {
             self.discard();
         }
     }
 
     /// Drops a result that nobody will take.
     fn discard(&self) {
-        // SAFETY: the caller set the later one of `STORED` and `DETACHED`, so
-        // the result is stored and nobody else touches it.
+        // SAFETY: the state gave the result to the caller.
         let result = unsafe { (*self.result.get()).take() };
-        // Like a detached thread's: a panic of the result's destructor has
-        // been reported by the panic hook and ends here.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(result)));
+        contain(|| drop(result));
     }
 }
 
@@ -190,20 +174,18 @@ where
 
     fn fail(&self, failure: Failure) {
         if let Some(closure) = self.claim() {
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(closure)));
+            contain(|| drop(closure));
             self.store(Err(failure));
         }
     }
 
-    fn finish(&self) -> Option<&AtomicU32> {
-        // AcqRel: everything the task did happens before `join` returns; and a
-        // waiter's `AWAITED` is seen.
-        let before = self.state.fetch_or(DONE, AcqRel);
+    fn finish(&self) -> Option<(&AtomicU32, Waiters)> {
+        let waiters = self.state.finish();
         let waker = self.waker.lock().take();
         if let Some(waker) = waker {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            contain(|| waker.wake());
         }
-        (before & AWAITED != 0).then_some(&self.state)
+        waiters.map(|waiters| (self.state.word(), waiters))
     }
 
     fn park_token(&self) -> &AtomicU32 {
@@ -221,21 +203,19 @@ where
     }
 
     fn is_done(&self) -> bool {
-        // Acquire: pairs with `finish`.
-        self.state.load(Acquire) & DONE != 0
+        self.state.is_done()
     }
 
-    fn prepare_wait(&self) -> Option<(&AtomicU32, u32)> {
-        // Acquire: pairs with `finish`, which sees `AWAITED` if it comes later.
-        let before = self.state.fetch_or(AWAITED, AcqRel);
-        (before & DONE == 0).then_some((&self.state, before | AWAITED))
+    fn prepare_wait(&self, waiter: Waiters) -> Option<(&AtomicU32, u32)> {
+        let value = self.state.begin_wait(waiter)?;
+        Some((self.state.word(), value))
     }
 
     fn register(&self, waker: &Waker) -> bool {
         // Wakers are foreign code: cloned before the lock, dropped after it.
         let waker = waker.clone();
         let mut slot = self.waker.lock();
-        // Under the lock: `finish` sets `DONE` before it looks for a waker.
+        // Under the lock: `finish` marks the end before it looks for a waker.
         let is_done = self.is_done();
         let old = if is_done { None } else { slot.replace(waker) };
         drop(slot);
@@ -244,25 +224,29 @@ where
     }
 
     fn take(&self) -> Option<Result<R, Failure>> {
-        if !self.is_done() || self.state.fetch_or(TAKEN, AcqRel) & TAKEN != 0 {
+        if !self.state.take() {
             return None;
         }
-        // SAFETY: the task is done, and only the first to set `TAKEN` comes
-        // here; `detach` leaves the result alone unless it takes it this way.
+        // SAFETY: the state gave the result to the caller.
         unsafe { (*self.result.get()).take() }
     }
 
     fn detach(&self) {
-        // AcqRel: pairs with `store`.
-        if self.state.fetch_or(DETACHED, AcqRel) & STORED != 0
-            && self.state.fetch_or(TAKEN, AcqRel) & TAKEN == 0
-        {
+        if self.state.detach() {
             self.discard();
         }
     }
 
     fn as_run(self: Arc<Self>) -> Arc<dyn Run> {
         self
+    }
+}
+
+/// Runs foreign code whose panic nobody is there to receive. The panic hook has
+/// reported it; its payload is leaked, since dropping it could panic again.
+fn contain(body: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
+        mem::forget(payload);
     }
 }
 
@@ -309,11 +293,12 @@ mod tests {
     #[test]
     fn a_waiter_that_came_first_is_to_be_woken() {
         let (run, join) = new(Meta::default(), || ());
-        let (word, value) = join.prepare_wait().unwrap();
-        assert_eq!(value, word.load(Acquire));
+        let (word, value) = join.prepare_wait(Waiters::Coroutines).unwrap();
+        assert_eq!(value, word.load(Relaxed));
         run.run();
-        assert!(run.finish().is_some());
-        assert!(join.prepare_wait().is_none());
+        let (_, waiters) = run.finish().unwrap();
+        assert_eq!(Waiters::Coroutines, waiters);
+        assert!(join.prepare_wait(Waiters::Coroutines).is_none());
     }
 
     #[test]

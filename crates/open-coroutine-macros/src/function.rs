@@ -68,12 +68,19 @@ fn generate(entry: Entry, settings: &Settings, function: &ItemFn) -> TokenStream
         ReturnType::Type(_, ty) => ty.span(),
     };
     let body = quote_spanned!(place=> #name);
+    let call = quote!(#facade::__private::#run(#config, #body));
+    // A function that returns nothing stays one: `#[should_panic]` asks for it,
+    // and the exit code says nothing then.
+    let (outer, call) = match output {
+        ReturnType::Default => (None, quote!(#call;)),
+        ReturnType::Type(..) => (Some(quote!(-> ::std::process::ExitCode)), call),
+    };
     quote! {
         #harness
         #(#attrs)*
-        #vis fn #name() -> ::std::process::ExitCode {
+        #vis fn #name() #outer {
             fn #name() #output #block
-            #facade::__private::#run(#config, #body)
+            #call
         }
     }
 }
@@ -173,9 +180,9 @@ mod tests {
             "crate = oc",
             "#[should_panic] pub fn it_panics() { panic!() }",
             "#[::core::prelude::v1::test] #[should_panic]
-            pub fn it_panics() -> ::std::process::ExitCode {
+            pub fn it_panics() {
                 fn it_panics() { panic!() }
-                oc::__private::test(oc::Config::default(), it_panics)
+                oc::__private::test(oc::Config::default(), it_panics);
             }",
         );
     }

@@ -42,6 +42,7 @@
 //! * A coroutine without a runtime, resumed by hand: [`Coroutine`].
 
 mod any;
+mod capabilities;
 mod entry;
 mod grow;
 mod task;
@@ -49,16 +50,18 @@ mod task;
 // Linked for its symbols, which replace libc's; nothing refers to it by name.
 extern crate open_coroutine_hook as _;
 
+pub use capabilities::{Capabilities, Mode, capabilities};
 pub use open_coroutine_core::coroutine::{Coroutine, Listener, State, StateKind, Suspender};
 pub use open_coroutine_core::join::{JoinError, JoinHandle, Payload, TaskHandle};
 pub use open_coroutine_core::runtime::{
-    Builder, Capabilities, Config, Driver, InitError, InvalidConfig, Mode, ShutdownError,
-    capabilities, current, init, shutdown, spawn,
+    Builder, Config, Driver, InitError, InvalidConfig, ShutdownError, current, init, shutdown,
+    spawn,
 };
 pub use open_coroutine_core::stack::StackError;
 pub use open_coroutine_core::sync::{park, park_timeout};
 pub use open_coroutine_core::time::{sleep, yield_now};
 pub use open_coroutine_core::tls::Refusal;
+pub use open_coroutine_hook::Symbol;
 pub use open_coroutine_macros::{main, test};
 
 /// What the macros expand to; no part of the interface.
@@ -69,3 +72,8 @@ pub mod __private {
     pub use crate::grow::{DEFAULT_SEGMENT, maybe_grow, red_zone};
     pub use crate::task::task;
 }
+
+/// The examples of the README are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -131,6 +131,10 @@ pub(super) fn wait_ready(fd: RawFd, events: u32, deadline: Option<Instant>) -> i
 /// Runs `job` on a thread of the pool and waits for it; a panic goes on in the
 /// caller. For calls that no driver can do. On a plain thread, or if the pool
 /// has no thread and can start none, `job` runs right here.
+///
+/// # Panics
+///
+/// If `job` does.
 pub fn offload<R: Send>(job: impl FnOnce() -> R + Send) -> R {
     let (Some(shared), Some(waiter)) = (sched::current_shared(), sched::prepare_wait()) else {
         return job();

@@ -16,14 +16,33 @@ use crate::sys;
 ///
 /// The contract of `read(2)`. Called on a coroutine.
 pub unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: Option<u64>) -> isize {
-    // SAFETY: the caller's promise.
+    let op = Op::Read {
+        fd,
+        buf,
+        len,
+        offset,
+    };
+    // SAFETY: the caller's promise, in each call.
     unsafe {
-        plain(Op::Read {
+        if is_submitted_at_once(&op) {
+            return limited(op);
+        }
+        let total = match op.attempt() {
+            Some(EAGAIN) | None => return wait_for(op),
+            Some(total) => total,
+        };
+        if total <= 0 || total as usize == len || !is_regular(fd) {
+            return total;
+        }
+        // The file ends here, or the rest of it is not in memory.
+        let done = total as usize;
+        let rest = Op::Read {
             fd,
-            buf,
-            len,
-            offset,
-        })
+            buf: buf.byte_add(done),
+            len: len - done,
+            offset: offset.map(|at| at + done as u64),
+        };
+        total + wait_for(rest).max(0)
     }
 }
 
@@ -152,31 +171,84 @@ unsafe fn write_rest(
     total
 }
 
-/// Performs `op`, a read or write, within the time that a socket allows.
+/// Performs `op`, a read or write.
 ///
-/// At the current position of a file it is tried first: the kernel then moves
-/// the position under its lock, which io_uring does not take, so that coroutines
-/// that share a file neither lose nor repeat a byte. A regular file that would
-/// make it wait is left to a thread for the same reason.
+/// A read of what is in memory is done at once: waiting for a driver would take
+/// longer. So is what can be done at the current position of a file: the kernel
+/// then moves the position under its lock.
 ///
 /// # Safety
 ///
 /// As `perform`.
 unsafe fn plain(op: Op) -> isize {
-    let timeout = match op {
-        Op::Read { offset: None, .. } | Op::ReadV { offset: None, .. } => libc::SO_RCVTIMEO,
-        Op::Write { offset: None, .. } | Op::WriteV { offset: None, .. } => libc::SO_SNDTIMEO,
-        // SAFETY: the caller's promise.
-        _ => return unsafe { perform(op, None) },
-    };
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if !sched::driver_supports(&op) || op.fd().is_some_and(is_stream) {
-            return timed(op, timeout);
+        if is_submitted_at_once(&op) {
+            return limited(op);
         }
         match op.attempt() {
-            Some(result) if result != EAGAIN => result,
-            _ if op.fd().is_some_and(is_regular) => blocking(op),
+            Some(EAGAIN) | None => wait_for(op),
+            Some(result) => result,
+        }
+    }
+}
+
+/// Whether trying first is of no use: for writes at an offset, which few file
+/// systems can try, and under a driver that performs them for pipes and sockets,
+/// which have no position and mostly have to wait.
+fn is_submitted_at_once(op: &Op) -> bool {
+    if moves_position(op) {
+        sched::driver_supports(op) && op.fd().is_some_and(is_stream)
+    } else {
+        matches!(op, Op::Write { .. } | Op::WriteV { .. })
+    }
+}
+
+/// Whether `op`, a read or write, is at the current position.
+fn moves_position(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Read { offset: None, .. }
+            | Op::Write { offset: None, .. }
+            | Op::ReadV { offset: None, .. }
+            | Op::WriteV { offset: None, .. }
+    )
+}
+
+/// Performs `op`, a read or write that would have to wait.
+///
+/// io_uring does not lock the current position of a file, so there a thread
+/// waits instead: coroutines that share a file neither lose nor repeat a byte.
+///
+/// # Safety
+///
+/// As `perform`.
+unsafe fn wait_for(op: Op) -> isize {
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if moves_position(&op) && op.fd().is_some_and(is_regular) {
+            blocking(op)
+        } else {
+            limited(op)
+        }
+    }
+}
+
+/// Performs `op`, a read or write, within the time that a socket allows.
+///
+/// # Safety
+///
+/// As `perform`.
+unsafe fn limited(op: Op) -> isize {
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        match op {
+            Op::Read { offset: None, .. } | Op::ReadV { offset: None, .. } => {
+                timed(op, libc::SO_RCVTIMEO)
+            }
+            Op::Write { offset: None, .. } | Op::WriteV { offset: None, .. } => {
+                timed(op, libc::SO_SNDTIMEO)
+            }
             _ => perform(op, None),
         }
     }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-use super::config::Driver;
-use super::{RUNTIME, probe_driver};
+use super::config::{Config, Driver};
+use super::{RUNTIME, State, probe_driver};
 use crate::driver::Kind;
 use crate::tls::{self, Refusal};
 
@@ -58,28 +58,17 @@ impl fmt::Display for Driver {
     }
 }
 
-impl fmt::Display for Capabilities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.mode {
-            Mode::Full => writeln!(f, "mode: full")?,
-            Mode::Restricted(reason) => writeln!(f, "mode: restricted ({reason})")?,
-        }
-        match &self.no_uring {
-            None => writeln!(f, "driver: {}", self.driver)?,
-            Some(reason) => writeln!(f, "driver: {} ({reason})", self.driver)?,
-        }
-        let diverts = if self.diverts { "suspend" } else { "block" };
-        write!(f, "hooked calls on coroutines: {diverts}")
-    }
-}
-
-/// What the running runtime can do, or what one with the default configuration
-/// could.
+/// What the running runtime can do, or what one that is started now with the
+/// default configuration could.
 pub fn capabilities() -> Capabilities {
-    if let Some(runtime) = RUNTIME.lock().as_ref() {
+    if let State::Running(runtime) = &*RUNTIME.lock() {
         return runtime.capabilities.clone();
     }
-    let (kind, no_uring) = probe_driver();
+    let (kind, no_uring) = match Config::default().choose() {
+        Ok(chosen) => return chosen.capabilities,
+        // The environment asks for a driver that there is not: tell what else.
+        Err(_) => probe_driver(),
+    };
     let mode = match tls::isolation() {
         Ok(_) => Mode::Full,
         Err(refusal) => Mode::Restricted(refusal.clone()),

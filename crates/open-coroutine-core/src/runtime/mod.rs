@@ -20,7 +20,9 @@ pub use spawn::{Builder, current, spawn};
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,11 +31,22 @@ use crate::driver::Kind;
 use crate::pool::Pool;
 use crate::sched::{self, Shared};
 use crate::sync::futex;
+use crate::task::Waiters;
 use crate::util::lock::Lock;
 
-/// The running runtime. Static because spawning, hooked functions and
-/// `shutdown` must find it from any thread.
-static RUNTIME: Lock<Option<Runtime>> = Lock::new(None);
+/// The runtime. Static because spawning and `shutdown` must find it from any
+/// thread. Locked for as long as a runtime starts.
+static RUNTIME: Lock<State> = Lock::new(State::Stopped);
+
+/// The scheduler of the runtime for whoever closes a descriptor, which threads
+/// also do while a runtime starts; so this one is only locked to look.
+static SCHEDULER: Lock<Option<Arc<Shared>>> = Lock::new(None);
+
+enum State {
+    Stopped,
+    Running(Runtime),
+    Stopping,
+}
 
 struct Runtime {
     shared: Arc<Shared>,
@@ -48,6 +61,8 @@ struct Runtime {
 pub enum InitError {
     /// It is running already.
     AlreadyRunning,
+    /// It is shutting down, and can be started again when it has stopped.
+    ShuttingDown,
     /// A setting makes no sense.
     InvalidConfig(InvalidConfig),
     /// The driver that was asked for is not available.
@@ -60,6 +75,7 @@ impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AlreadyRunning => "the runtime is running already",
+            Self::ShuttingDown => "the runtime is shutting down",
             Self::InvalidConfig(_) => "the configuration is invalid",
             Self::Driver(_) => "the driver that was asked for is not available",
             Self::Worker(_) => "cannot start a worker thread",
@@ -70,7 +86,7 @@ impl fmt::Display for InitError {
 impl Error for InitError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::AlreadyRunning => None,
+            Self::AlreadyRunning | Self::ShuttingDown => None,
             Self::InvalidConfig(error) => Some(error),
             Self::Driver(error) | Self::Worker(error) => Some(error),
         }
@@ -104,7 +120,8 @@ impl fmt::Display for ShutdownError {
                 const SHOWN: usize = 10;
                 let names = running[..running.len().min(SHOWN)].join(", ");
                 let dots = if running.len() > SHOWN { ", .." } else { "" };
-                write!(f, "{count} tasks did not end in time: {names}{dots}")
+                let tasks = if *count == 1 { "task" } else { "tasks" };
+                write!(f, "{count} {tasks} did not end in time: {names}{dots}")
             }
         }
     }
@@ -119,11 +136,17 @@ impl Error for ShutdownError {}
 /// If it is running, if `config` makes no sense, or if the system refuses what
 /// it needs.
 pub fn init(config: Config) -> Result<(), InitError> {
-    let mut slot = RUNTIME.lock();
-    if slot.is_some() {
+    if sched::on_coroutine() {
+        // Its runtime may have stopped without it; starting another one here
+        // would suspend with the lock held.
         return Err(InitError::AlreadyRunning);
     }
-    *slot = Some(start(config)?);
+    let mut state = RUNTIME.lock();
+    match *state {
+        State::Running(_) => return Err(InitError::AlreadyRunning),
+        State::Stopping => return Err(InitError::ShuttingDown),
+        State::Stopped => *state = State::Running(start(config)?),
+    }
     Ok(())
 }
 
@@ -167,6 +190,7 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         join_all(workers);
         return Err(error);
     }
+    *SCHEDULER.lock() = Some(shared.clone());
     Ok(Runtime {
         shared,
         workers,
@@ -186,13 +210,19 @@ fn join_all(workers: Vec<thread::JoinHandle<()>>) {
 /// The running scheduler, started with the defaults if none is.
 fn shared() -> Result<Arc<Shared>, InitError> {
     if let Some(shared) = sched::current_shared() {
-        return Ok(shared.clone());
+        return Ok(shared);
     }
-    let mut slot = RUNTIME.lock();
-    if slot.is_none() {
-        *slot = Some(start(Config::default())?);
+    let mut state = RUNTIME.lock();
+    match &*state {
+        State::Running(runtime) => Ok(runtime.shared.clone()),
+        State::Stopping => Err(InitError::ShuttingDown),
+        State::Stopped => {
+            let runtime = start(Config::default())?;
+            let shared = runtime.shared.clone();
+            *state = State::Running(runtime);
+            Ok(shared)
+        }
     }
-    Ok(slot.as_ref().expect("started above").shared.clone())
 }
 
 /// Stops the runtime: refuses new tasks, waits for those that are there until
@@ -206,9 +236,24 @@ pub fn shutdown() -> Result<(), ShutdownError> {
     if sched::on_coroutine() {
         return Err(ShutdownError::OnCoroutine);
     }
-    let runtime = RUNTIME.lock().take().ok_or(ShutdownError::NotRunning)?;
+    let mut state = RUNTIME.lock();
+    let runtime = match mem::replace(&mut *state, State::Stopping) {
+        State::Running(runtime) => runtime,
+        other => {
+            *state = other;
+            return Err(ShutdownError::NotRunning);
+        }
+    };
+    drop(state);
+    let result = stop(runtime);
+    SCHEDULER.lock().take();
+    *RUNTIME.lock() = State::Stopped;
+    result
+}
+
+fn stop(runtime: Runtime) -> Result<(), ShutdownError> {
     runtime.shared.close();
-    let deadline = Instant::now() + runtime.shutdown_timeout;
+    let deadline = Instant::now().checked_add(runtime.shutdown_timeout);
     let is_drained = runtime.shared.wait_drained(deadline);
     let (running, count) = runtime.shared.unfinished();
     runtime.shared.stop();
@@ -226,17 +271,17 @@ pub fn notify_close(fd: std::os::fd::RawFd) {
     if let Some(shared) = sched::current_shared() {
         return shared.notify_close(fd);
     }
-    // A plain thread must not wait for `init`, which closes descriptors itself.
-    let shared = RUNTIME
-        .try_lock()
-        .and_then(|slot| slot.as_ref().map(|runtime| runtime.shared.clone()));
+    let shared = SCHEDULER.lock().clone();
     if let Some(shared) = shared {
         shared.notify_close(fd);
     }
 }
 
-fn wake_joiners(word: &std::sync::atomic::AtomicU32) {
-    futex::wake_all(word);
+fn wake_joiners(word: &AtomicU32, waiters: Waiters) {
+    match waiters {
+        Waiters::Coroutines => futex::wake_all_coroutines(word),
+        Waiters::Threads => futex::wake_all(word),
+    }
 }
 
 /// Which driver is used when none is asked for: io_uring if the kernel allows

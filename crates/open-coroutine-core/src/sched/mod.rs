@@ -1,10 +1,15 @@
 //! Who runs, where and when.
 //!
 //! * `shared`: what all workers see of each other.
-//! * `worker`: one scheduling thread and its loop.
-//! * `scheduled`: a started task: stack, thread-local storage, state.
+//! * `worker`: one scheduling thread and its loop; `idle`: what it does without
+//!   work; `cache`: the coroutines that
+//!   it keeps for the next tasks.
+//! * `limit`: how many coroutines may be alive.
+//! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
+//!   state of its wait.
 //! * `ordered`: the queue of what has a priority.
-//! * `sleep`: which worker sleeps and who wakes it; `README.md` has the steps.
+//! * `sleep`: which worker sleeps and who wakes it; `watch`: who looks after
+//!   run-next slots. `README.md` has the steps of both.
 //! * `suspend`: what the layers above call on a coroutine.
 //!
 //! # Invariants
@@ -16,12 +21,17 @@
 //!    take or because it is the same worker, before the wait's frame returns.
 //! 4. The worker's state is never borrowed across a switch.
 
+mod cache;
+mod idle;
+mod limit;
 mod local;
 mod ordered;
 mod scheduled;
 mod shared;
 mod sleep;
 mod suspend;
+mod wait;
+mod watch;
 mod worker;
 
 pub use scheduled::{Waiter, Woken};

@@ -3,18 +3,16 @@
 //! The same object runs one task after the other; between two of them it lies
 //! in a worker's cache with its storage reset.
 //!
-//! # States of a wait
+//! # Ownership
 //!
-//! `RUNNING` (nobody has woken it), `SUSPENDED` (it has left the processor, a
-//! wake-up must make it runnable), `NOTIFIED` (a wake-up came). The coroutine
-//! sets `RUNNING` before it publishes a [`Waiter`]; its worker moves `RUNNING`
-//! to `SUSPENDED` after the switch, and runs it on if that fails; a waker swaps
-//! in `NOTIFIED`, and makes it runnable if it was `SUSPENDED`. So exactly one
-//! of the two makes it runnable, and only after it is off its stack.
+//! The object is made by `Scheduled::new` and freed by `destroy`. In between it
+//! is only known by pointer, never as a `Box`: the code on its own stack holds
+//! a reference to it all the while.
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem;
+use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +22,7 @@ use corosensei::{CoroutineResult, Yielder};
 use super::local;
 use super::shared::Shared;
 use super::suspend::IoWait;
+use super::wait::WaitState;
 use super::worker::Worker;
 use crate::coroutine::Segment;
 use crate::stack::Stack;
@@ -32,8 +31,6 @@ use crate::task::Run;
 use crate::timer::TimerKey;
 use crate::tls::{self, Isolation, ThreadTls};
 use crate::util::lock::Lock;
-use crate::util::sync::atomic::AtomicU8;
-use crate::util::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Why a coroutine gave up the processor. Acted on by its worker.
 pub(super) enum Suspend {
@@ -56,10 +53,6 @@ enum Command {
     Exit,
 }
 
-const RUNNING: u8 = 0;
-const SUSPENDED: u8 = 1;
-const NOTIFIED: u8 = 2;
-
 /// A coroutine as the scheduler sees it.
 pub(crate) struct Scheduled {
     shared: Arc<Shared>,
@@ -69,7 +62,7 @@ pub(crate) struct Scheduled {
     /// The index of that worker, which stays known when it has stopped.
     home: Cell<usize>,
     yielder: Cell<*const Yielder<Command, Suspend>>,
-    wait: AtomicU8,
+    wait: WaitState,
     /// The deadline of the current wait, and the worker that keeps it.
     timer: Cell<Option<(usize, TimerKey)>>,
     priority: Cell<i64>,
@@ -77,10 +70,14 @@ pub(crate) struct Scheduled {
     pass_through: Cell<u32>,
     /// The task it runs. Locked because shutdown names tasks from outside.
     task: Lock<Option<Arc<dyn Run>>>,
+    /// The same task, for the coroutine itself and its worker.
+    current: Cell<Option<NonNull<dyn Run>>>,
+    /// Its place in the runtime's list of all coroutines, whose lock guards it.
+    listed_at: Cell<usize>,
     /// Restricted mode: the thread's innermost stack segment while suspended.
     segment: Cell<*const Segment>,
     block: UnsafeCell<Option<tls::Block>>,
-    context: UnsafeCell<ManuallyDrop<Context>>,
+    context: UnsafeCell<Context>,
 }
 
 type Context = Option<corosensei::Coroutine<Command, Suspend, (), Stack>>;
@@ -103,31 +100,34 @@ impl Scheduled {
         shared: &Arc<Shared>,
         isolation: Option<&'static Isolation>,
         stack: Stack,
-    ) -> io::Result<Box<Self>> {
+    ) -> io::Result<NonNull<Self>> {
         let block = isolation.map(tls::Block::new).transpose()?;
-        let this = Box::new(Self {
+        let this = NonNull::from(Box::leak(Box::new(Self {
             shared: shared.clone(),
             isolation,
             worker: Cell::new(ptr::null()),
             home: Cell::new(0),
             yielder: Cell::new(ptr::null()),
-            wait: AtomicU8::new(RUNNING),
+            wait: WaitState::new(),
             timer: Cell::new(None),
             priority: Cell::new(0),
             pass_through: Cell::new(0),
             task: Lock::new(None),
+            current: Cell::new(None),
+            listed_at: Cell::new(0),
             segment: Cell::new(ptr::null()),
             block: UnsafeCell::new(block),
-            context: UnsafeCell::new(ManuallyDrop::new(None)),
-        });
-        let own = SendPtr(NonNull::from(&*this));
+            context: UnsafeCell::new(None),
+        })));
         let segment = Segment::of(&stack);
         let context = corosensei::Coroutine::with_stack(stack, move |yielder, command| {
-            // SAFETY: the box outlives its context: `drop` ends the context first.
-            unsafe { own.get().as_ref() }.main(yielder, command, &segment);
+            let abort = AbortOnUnwind;
+            // SAFETY: `destroy` ends the context before it frees the object.
+            unsafe { this.as_ref() }.main(yielder, command, &segment);
+            mem::forget(abort);
         });
         // SAFETY: nobody else knows the new object yet.
-        unsafe { **this.context.get() = Some(context) };
+        unsafe { *this.as_ref().context.get() = Some(context) };
         Ok(this)
     }
 
@@ -136,7 +136,23 @@ impl Scheduled {
         self.priority.set(task.meta().priority);
         self.pass_through
             .set(u32::from(!self.shared.settings().diverts));
+        self.current.set(Some(NonNull::from(&*task)));
         *self.task.lock() = Some(task);
+    }
+
+    /// The task it runs, without a lock.
+    ///
+    /// # Safety
+    ///
+    /// Called on this coroutine, or by the worker that owns it, and not used
+    /// after the task has been taken out.
+    pub(super) unsafe fn current_task(&self) -> &dyn Run {
+        let task = self
+            .current
+            .get()
+            .expect("a task is assigned before each start");
+        // SAFETY: `task` owns it until it is taken out, see above.
+        unsafe { task.as_ref() }
     }
 
     /// Takes the ended task out.
@@ -190,6 +206,10 @@ impl Scheduled {
 
     pub(super) fn take_timer(&self) -> Option<(usize, TimerKey)> {
         self.timer.take()
+    }
+
+    pub(super) fn listed_at(&self) -> &Cell<usize> {
+        &self.listed_at
     }
 
     pub(super) fn pass_through(&self) -> &Cell<u32> {
@@ -262,12 +282,14 @@ impl Scheduled {
             }
             // The segment lives in the closure that the stack holds.
             Segment::replace_innermost(segment);
-            let task = self.task().expect("a task is assigned before each start");
-            task.run();
-            drop(task);
+            // SAFETY: called on this coroutine, which runs its task.
+            unsafe { self.current_task() }.run();
             if let Some(isolation) = self.isolation {
                 // SAFETY: on the coroutine's own block, at the end of a task.
                 unsafe { tls::end(isolation) };
+                // As in a fresh block, so that its reset finds nothing to do.
+                Segment::replace_innermost(ptr::null());
+                local::set_coroutine(ptr::null());
             }
             command = yielder.suspend(Suspend::Done);
         }
@@ -291,26 +313,11 @@ impl Scheduled {
         sys::set_errno(errno);
     }
 
-    /// Before a wait: forget earlier wake-ups.
-    pub(super) fn prepare_wait(&self) {
-        self.wait.store(RUNNING, Relaxed);
-    }
-
-    /// After the switch: whether it now waits; if not, it was woken already.
-    #[must_use]
-    pub(super) fn commit_wait(&self) -> bool {
-        // AcqRel: the waker may resume it on another thread; and pairs with
-        // `notify` if the wake-up came first.
-        self.wait
-            .compare_exchange(RUNNING, SUSPENDED, AcqRel, Acquire)
-            .is_ok()
-    }
-
-    /// A wake-up. Returns whether the caller must make it runnable.
-    #[must_use]
-    pub(super) fn notify(&self) -> bool {
-        // AcqRel: pairs with `commit_wait`.
-        self.wait.swap(NOTIFIED, AcqRel) == SUSPENDED
+    /// The state of its wait. A pointer, because after a transition that lets
+    /// another thread run it, it may end before the transition's call does.
+    pub(super) fn wait_state(this: NonNull<Self>) -> *const WaitState {
+        // SAFETY: only computes an address within the object.
+        unsafe { &raw const (*this.as_ptr()).wait }
     }
 }
 
@@ -338,29 +345,29 @@ unsafe fn switch_isolated(
     result
 }
 
-/// Ends an idle coroutine so that its stack and storage are freed.
+/// Ends an idle coroutine and frees it. Returns its stack.
 ///
 /// # Safety
 ///
-/// `coroutine` has no task, and the caller runs on the own storage of a thread,
+/// `coroutine` has run a task, has none now, is not used again, and the caller runs on the own storage of a thread,
 /// which `thread` is.
-pub(super) unsafe fn destroy(coroutine: Box<Scheduled>, thread: Option<&ThreadTls>) {
-    // SAFETY: the caller owns the idle coroutine.
-    let started = unsafe { !(*coroutine.yielder.as_ptr()).is_null() };
-    if started {
-        // SAFETY: the caller's promise; it suspended with `Done`.
-        let result = unsafe { coroutine.switch(Command::Exit, thread) };
-        debug_assert!(matches!(result, CoroutineResult::Return(())));
-    }
-    // SAFETY: the context has ended or never started, and is not used again.
-    unsafe { ManuallyDrop::drop(&mut *coroutine.context.get()) };
+pub(super) unsafe fn destroy(coroutine: NonNull<Scheduled>, thread: Option<&ThreadTls>) -> Stack {
+    // SAFETY: the caller's promise; it suspended with `Done`.
+    let result = unsafe { coroutine.as_ref().switch(Command::Exit, thread) };
+    debug_assert!(matches!(result, CoroutineResult::Return(())));
+    // SAFETY: `new` leaked it, and nothing runs on its stack any more.
+    let object = unsafe { Box::from_raw(coroutine.as_ptr()) };
+    let context = object.context.into_inner().expect("set by `new`");
+    context.into_stack()
 }
 
-struct SendPtr(NonNull<Scheduled>);
+/// Nothing may unwind through the switch to the worker, whose storage is
+/// another one. Tasks catch the panics of their closures, so this is a defect.
+struct AbortOnUnwind;
 
-impl SendPtr {
-    fn get(&self) -> NonNull<Scheduled> {
-        self.0
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        process::abort();
     }
 }
 
@@ -389,7 +396,8 @@ impl Waiter {
     #[must_use = "a woken coroutine must be made runnable"]
     pub unsafe fn notify(self) -> Option<Woken> {
         // SAFETY: the caller keeps the coroutine from ending.
-        unsafe { self.0.as_ref() }.notify().then_some(Woken(self.0))
+        let must_run = unsafe { &*Scheduled::wait_state(self.0) }.notify();
+        must_run.then_some(Woken(self.0))
     }
 
     /// [`notify`](Self::notify), and makes it runnable.

@@ -1,11 +1,11 @@
 //! What all workers of a runtime see of each other: queues, sleepers, limits.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::iter;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,16 +13,18 @@ use std::time::{Duration, Instant};
 use crossbeam_deque::{Injector, Steal, Stealer};
 use crossbeam_utils::CachePadded;
 
+use super::limit::Limit;
 use super::local;
 use super::ordered::Ordered;
 use super::scheduled::Scheduled;
 use super::sleep::Sleepers;
-use super::worker::Queue;
+use super::watch::Watcher;
+use super::worker::{Queue, Worker};
 use crate::driver::{self, FdWaiters, Request};
 use crate::pool::Pool;
 use crate::stack;
 use crate::sys;
-use crate::task::Run;
+use crate::task::{Failure, Run, Waiters};
 use crate::timer::Timers;
 use crate::tls::Isolation;
 use crate::util::lock::Lock;
@@ -48,7 +50,7 @@ pub struct Settings {
     pub diverts: bool,
     /// Wakes whoever waits for the word of a task that has ended. The futex
     /// table belongs to a layer above this one.
-    pub wake_joiners: fn(&AtomicU32),
+    pub wake_joiners: fn(&AtomicU32, Waiters),
 }
 
 /// Something that a worker can run.
@@ -79,6 +81,8 @@ pub(super) enum TimerEvent {
     Wake(NonNull<Scheduled>),
     /// This operation is cancelled; its completion ends the wait.
     Cancel(NonNull<Request>),
+    /// The worker looks for coroutines that have been idle for long.
+    Trim,
 }
 
 // SAFETY: entries are removed before what they point to goes away, and `Cancel`
@@ -111,13 +115,13 @@ pub struct Shared {
     injector: Injector<Runnable>,
     pub(super) ordered: Ordered,
     pub(super) sleepers: Sleepers,
-    /// The worker that looks after stranded run-next slots, see `README.md`.
-    pub(super) watcher: AtomicUsize,
+    /// Who looks after stranded run-next slots, see `README.md`.
+    pub(super) watcher: Watcher,
     /// Tasks spawned and not yet ended.
     tasks: AtomicUsize,
     /// Changes when `tasks` becomes 0 while somebody waits for that.
     drained: AtomicU32,
-    limit: Lock<Limit>,
+    pub(super) limit: Limit,
     /// Every coroutine object there is, to name what is left at shutdown.
     all: Lock<Vec<NonNull<Scheduled>>>,
     closing: AtomicBool,
@@ -129,18 +133,6 @@ pub struct Shared {
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
-
-/// What `max_size` bounds; unused without it.
-#[derive(Default)]
-struct Limit {
-    live: usize,
-    waiting: VecDeque<Arc<dyn Run>>,
-}
-
-/// Nobody watches run-next slots.
-pub(super) const NO_WATCHER: usize = usize::MAX;
-/// Somebody should.
-pub(super) const WATCHER_WANTED: usize = usize::MAX - 1;
 
 impl Shared {
     pub(crate) fn new(settings: Settings, queues: &[Queue], pool: Pool) -> Self {
@@ -160,10 +152,10 @@ impl Shared {
             injector: Injector::new(),
             ordered: Ordered::new(),
             sleepers: Sleepers::new(settings.workers),
-            watcher: AtomicUsize::new(NO_WATCHER),
+            watcher: Watcher::new(),
             tasks: AtomicUsize::new(0),
             drained: AtomicU32::new(0),
-            limit: Lock::new(Limit::default()),
+            limit: Limit::new(settings.max_size),
             all: Lock::new(Vec::new()),
             closing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -207,14 +199,22 @@ impl Shared {
 
     /// Puts a runnable where every worker can find it, and wakes one.
     pub(super) fn enqueue(&self, runnable: Runnable, priority: i64) {
-        // SAFETY: valid until the caller suspends, which it does not here.
-        let worker = unsafe { local::worker().as_ref() };
-        match worker {
+        match self.own_worker() {
             _ if priority != 0 => self.ordered.push(priority, runnable),
-            Some(worker) if ptr::eq(&**worker.shared(), self) => worker.push(runnable),
-            _ => self.injector.push(runnable),
+            Some(worker) => worker.push(runnable),
+            None => self.injector.push(runnable),
         }
         self.wake_one();
+    }
+
+    /// The worker that the caller runs on, if it is one of this runtime's: it
+    /// may be one of a former runtime that did not stop in time. The reference
+    /// is valid until the caller suspends.
+    #[inline]
+    fn own_worker(&self) -> Option<&Worker> {
+        // SAFETY: callers use it at once and do not suspend.
+        let worker = unsafe { local::worker().as_ref() };
+        worker.filter(|worker| ptr::eq(&**worker.shared(), self))
     }
 
     /// Wakes a sleeping worker, unless one is looking for work already.
@@ -238,23 +238,24 @@ impl Shared {
     /// It is suspended, in no queue, and the caller alone has woken it.
     pub(super) unsafe fn make_runnable(coroutine: NonNull<Scheduled>) {
         // SAFETY: it cannot end before it is in a queue.
-        let (shared, target) = unsafe { (coroutine.as_ref().shared(), coroutine.as_ref()) };
-        // SAFETY: valid until the caller suspends, which it does not here.
-        let worker = unsafe { local::worker().as_ref() };
-        if !target.is_isolated() {
-            let shared = shared.clone();
-            return shared.send(target.home(), Message::Ready(coroutine));
-        }
+        let target = unsafe { coroutine.as_ref() };
         let priority = target.priority();
-        match worker {
-            Some(worker) if priority == 0 => worker.push_next(coroutine),
-            Some(worker) => worker
+        let is_isolated = target.is_isolated();
+        match target.shared().own_worker() {
+            Some(worker) if is_isolated && priority == 0 => worker.push_next(coroutine),
+            Some(worker) if is_isolated => worker
                 .shared()
                 .enqueue(Runnable::Coroutine(coroutine), priority),
+            Some(worker) if worker.index() == target.home() => worker.requeue(coroutine),
             // Once it is queued it may end and drop its reference.
-            None => shared
-                .clone()
-                .enqueue(Runnable::Coroutine(coroutine), priority),
+            _ if is_isolated => {
+                let shared = target.shared().clone();
+                shared.enqueue(Runnable::Coroutine(coroutine), priority);
+            }
+            _ => {
+                let shared = target.shared().clone();
+                shared.send(target.home(), Message::Ready(coroutine));
+            }
         }
     }
 
@@ -317,22 +318,14 @@ impl Shared {
         }
     }
 
-    /// Asks for a coroutine for `task`. Returns the task if it may start now;
-    /// otherwise it is kept until another coroutine ends.
-    pub(super) fn admit(&self, task: Arc<dyn Run>) -> Option<Arc<dyn Run>> {
-        let Some(max) = self.settings.max_size else {
-            return Some(task);
-        };
-        let mut limit = self.limit.lock();
-        if limit.live < max {
-            limit.live += 1;
-            return Some(task);
+    /// Tells whoever joins `task` that it has ended.
+    pub(super) fn announce_end(&self, task: &dyn Run) {
+        if let Some((word, waiters)) = task.finish() {
+            (self.settings.wake_joiners)(word, waiters);
         }
-        limit.waiting.push_back(task);
-        None
     }
 
-    /// A task has ended, and its coroutine is free.
+    /// One task fewer, if it was the last one that a shutdown waits for.
     pub(super) fn task_ended(&self) {
         // SeqCst: pairs with `wait_drained`, which sets `closing` first.
         if self.tasks.fetch_sub(1, SeqCst) == 1 && self.closing.load(SeqCst) {
@@ -341,29 +334,21 @@ impl Shared {
         }
     }
 
-    /// The counterpart of [`admit`](Self::admit): hands the place on.
-    pub(super) fn release(&self) {
-        if self.settings.max_size.is_none() {
-            return;
-        }
-        let mut limit = self.limit.lock();
-        limit.live -= 1;
-        let next = limit.waiting.pop_front();
-        drop(limit);
-        if let Some(task) = next {
-            let priority = task.meta().priority;
-            self.enqueue(Runnable::Task(task), priority);
-        }
-    }
-
-    pub(super) fn register(&self, coroutine: NonNull<Scheduled>) {
-        self.all.lock().push(coroutine);
+    fn register(&self, coroutine: NonNull<Scheduled>) {
+        let mut all = self.all.lock();
+        // SAFETY: the caller has just made it.
+        unsafe { coroutine.as_ref() }.listed_at().set(all.len());
+        all.push(coroutine);
     }
 
     pub(super) fn unregister(&self, coroutine: NonNull<Scheduled>) {
         let mut all = self.all.lock();
-        if let Some(index) = all.iter().rposition(|&other| other == coroutine) {
-            all.swap_remove(index);
+        // SAFETY: listed objects are alive.
+        let index = unsafe { coroutine.as_ref() }.listed_at().get();
+        all.swap_remove(index);
+        if let Some(moved) = all.get(index) {
+            // SAFETY: as above.
+            unsafe { moved.as_ref() }.listed_at().set(index);
         }
     }
 
@@ -374,16 +359,17 @@ impl Shared {
 
     /// Waits until every task has ended, at most until `deadline`. Call it on a
     /// plain thread. Returns whether they have.
-    pub fn wait_drained(&self, deadline: Instant) -> bool {
+    pub fn wait_drained(&self, deadline: Option<Instant>) -> bool {
         loop {
             let word = self.drained.load(SeqCst);
             if self.tasks.load(SeqCst) == 0 {
                 return true;
             }
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
                 return false;
-            };
-            sys::futex_wait(&self.drained, word, Some(left));
+            }
+            sys::futex_wait(&self.drained, word, left);
         }
     }
 
@@ -403,11 +389,29 @@ impl Shared {
         (names.collect(), self.tasks.load(SeqCst))
     }
 
-    /// Makes the workers leave their loops.
+    /// Makes the workers leave their loops. Tasks that have not started end
+    /// here: whoever joins them learns that they were cancelled.
     pub fn stop(&self) {
         self.stopping.store(true, SeqCst);
         for index in 0..self.seats.len() {
             self.wake(index);
+        }
+        self.cancel_unstarted();
+    }
+
+    /// Ends all tasks in the queues. Coroutines in them stay as they are.
+    pub(super) fn cancel_unstarted(&self) {
+        let stealers = self.seats.iter().map(|seat| &seat.stealer);
+        let local = stealers.flat_map(|queue| iter::from_fn(|| retry(|| queue.steal())));
+        let injected = iter::from_fn(|| retry(|| self.injector.steal()));
+        let ordered = iter::from_fn(|| self.ordered.pop());
+        let waiting = iter::from_fn(|| self.limit.give_up().map(Runnable::Task));
+        for runnable in local.chain(injected).chain(ordered).chain(waiting) {
+            if let Runnable::Task(task) = runnable {
+                task.fail(Failure::Cancelled);
+                self.announce_end(&*task);
+                self.task_ended();
+            }
         }
     }
 
@@ -420,29 +424,11 @@ impl Shared {
         task.meta().stack_size.unwrap_or(self.settings.stack_size)
     }
 
-    pub(super) fn new_coroutine(self: &Arc<Self>, size: usize) -> io::Result<Box<Scheduled>> {
+    pub(super) fn new_coroutine(self: &Arc<Self>, size: usize) -> io::Result<NonNull<Scheduled>> {
         let stack = stack::pool().allocate(size)?;
         let coroutine = Scheduled::new(self, self.settings.isolation, stack)?;
-        self.register(NonNull::from(&*coroutine));
+        self.register(coroutine);
         Ok(coroutine)
-    }
-
-    /// Makes a sleeping worker look after run-next slots, if none does.
-    #[inline]
-    pub(super) fn want_watcher(&self) {
-        if self.sleepers.any_asleep() && self.watcher.load(SeqCst) == NO_WATCHER {
-            self.hire_watcher();
-        }
-    }
-
-    #[cold]
-    fn hire_watcher(&self) {
-        let hired = self
-            .watcher
-            .compare_exchange(NO_WATCHER, WATCHER_WANTED, AcqRel, Relaxed);
-        if hired.is_ok() {
-            self.wake_one();
-        }
     }
 }
 

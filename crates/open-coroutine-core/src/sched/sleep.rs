@@ -14,8 +14,6 @@ const BITS: usize = u64::BITS as usize;
 pub(crate) struct Sleepers {
     /// Bit `i % 64` of word `i / 64`: worker `i` sleeps, or is about to.
     asleep: Box<[AtomicU64]>,
-    /// How many bits are set in `asleep`.
-    count: AtomicUsize,
     /// Workers that were woken, or are awake with empty queues, and have not
     /// yet found work. While there is one, no further worker needs waking: it
     /// wakes the next one itself when it finds something (step W3).
@@ -28,7 +26,6 @@ impl Sleepers {
             asleep: (0..workers.div_ceil(BITS))
                 .map(|_| AtomicU64::new(0))
                 .collect(),
-            count: AtomicUsize::new(0),
             searching: AtomicUsize::new(0),
         }
     }
@@ -36,12 +33,15 @@ impl Sleepers {
     /// Whether some worker sleeps: a hint for code that has cheaper means.
     #[inline]
     pub(crate) fn any_asleep(&self) -> bool {
-        self.count.load(Relaxed) > 0
+        self.asleep.iter().any(|word| word.load(Relaxed) != 0)
     }
 
     /// How many workers sleep: a hint.
     pub(crate) fn asleep(&self) -> usize {
-        self.count.load(Relaxed)
+        let counts = self.asleep.iter();
+        counts
+            .map(|word| word.load(Relaxed).count_ones() as usize)
+            .sum()
     }
 
     /// Steps N1 to N3, after work was made visible in a queue that others can
@@ -53,7 +53,7 @@ impl Sleepers {
         // N1. Pairs with the fence in `announce` (S1): either this load sees
         // the sleeper, or the sleeper's last look sees the work.
         fence(SeqCst);
-        if self.count.load(Relaxed) == 0 || self.searching.load(Relaxed) != 0 {
+        if !self.any_asleep() || self.searching.load(Relaxed) != 0 {
             return None;
         }
         self.claim_sleeper()
@@ -78,7 +78,10 @@ impl Sleepers {
             // N4. Whoever slept has woken by itself, or another may have gone to
             // sleep behind our back while a second notifier relied on us.
             self.searching.fetch_sub(1, SeqCst);
-            if self.count.load(SeqCst) == 0 {
+            // Pairs with the fences in `announce` (S1) and of that notifier (N1):
+            // it saw the sleeper and our `searching`, so now we see the sleeper.
+            fence(SeqCst);
+            if !self.any_asleep() {
                 return None;
             }
         }
@@ -95,7 +98,6 @@ impl Sleepers {
     /// must look at every queue once more before it does.
     pub(crate) fn announce(&self, worker: usize) {
         self.asleep[worker / BITS].fetch_or(1 << (worker % BITS), SeqCst);
-        self.count.fetch_add(1, SeqCst);
         // Pairs with the fence in `choose_sleeper` (N1).
         fence(SeqCst);
     }
@@ -120,6 +122,11 @@ impl Sleepers {
         true
     }
 
+    /// Step S2 found work: the worker's search goes on, whatever the others do.
+    pub(crate) fn search_on(&self) {
+        self.searching.fetch_add(1, SeqCst);
+    }
+
     /// Steps W2 and W3: a searching worker found work, or gives up. Returns
     /// whether it was the last one searching. If it found work, it then has to
     /// wake another worker (there may be more work, and nobody looks); if it
@@ -132,11 +139,7 @@ impl Sleepers {
     /// Clears the bit of `worker`; returns whether it was set.
     fn clear(&self, worker: usize) -> bool {
         let mask = 1 << (worker % BITS);
-        let was_set = self.asleep[worker / BITS].fetch_and(!mask, SeqCst) & mask != 0;
-        if was_set {
-            self.count.fetch_sub(1, SeqCst);
-        }
-        was_set
+        self.asleep[worker / BITS].fetch_and(!mask, SeqCst) & mask != 0
     }
 }
 
@@ -144,14 +147,16 @@ impl Sleepers {
 mod loom_tests {
     use super::*;
     use crate::util::sync::Arc;
-    use crate::util::sync::atomic::AtomicBool;
+    use loom::sync::Notify;
     use loom::thread;
 
-    /// One queue, and for each worker the token that `Waker` stands for.
+    /// One queue, and for each worker the token that `driver::Waker` stands for.
+    /// A worker whose wake-up is lost blocks forever, which loom reports as a
+    /// deadlock.
     struct Model {
         sleepers: Sleepers,
         work: AtomicUsize,
-        woken: Box<[AtomicBool]>,
+        tokens: Box<[Notify]>,
     }
 
     impl Model {
@@ -159,15 +164,19 @@ mod loom_tests {
             Arc::new(Self {
                 sleepers: Sleepers::new(workers),
                 work: AtomicUsize::new(0),
-                woken: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+                tokens: (0..workers).map(|_| Notify::new()).collect(),
             })
+        }
+
+        fn wake_one(&self) {
+            if let Some(worker) = self.sleepers.choose_sleeper() {
+                self.tokens[worker].notify();
+            }
         }
 
         fn push(&self) {
             self.work.fetch_add(1, Relaxed);
-            if let Some(worker) = self.sleepers.choose_sleeper() {
-                self.woken[worker].store(true, SeqCst);
-            }
+            self.wake_one();
         }
 
         fn take(&self) -> bool {
@@ -177,36 +186,45 @@ mod loom_tests {
 
         /// A worker that takes `share` pieces of work and stops.
         fn work(&self, worker: usize, mut share: usize) {
-            let mut searching = false;
+            let mut is_searching = false;
             while share > 0 {
                 if self.take() {
                     share -= 1;
-                    if std::mem::take(&mut searching) && self.sleepers.stop_searching() {
-                        if let Some(other) = self.sleepers.choose_sleeper() {
-                            self.woken[other].store(true, SeqCst);
-                        }
+                    if std::mem::take(&mut is_searching) && self.sleepers.stop_searching() {
+                        self.wake_one();
                     }
                     continue;
                 }
-                if std::mem::take(&mut searching) {
+                if std::mem::take(&mut is_searching) {
                     let _ = self.sleepers.stop_searching();
                 }
                 self.sleepers.announce(worker);
                 if self.work.load(Relaxed) == 0 {
-                    // A lost wake-up leaves this loop without any thread that
-                    // could make progress, which loom reports.
-                    while !self.woken[worker].swap(false, SeqCst) {
-                        thread::yield_now();
+                    self.tokens[worker].wait();
+                    is_searching = self.sleepers.retract(worker);
+                } else {
+                    if !self.sleepers.retract(worker) {
+                        self.sleepers.search_on();
                     }
+                    is_searching = true;
                 }
-                searching = self.sleepers.retract(worker);
+            }
+            if is_searching {
+                let _ = self.sleepers.stop_searching();
             }
         }
     }
 
+    /// Every interleaving with at most so many preemptions.
+    fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        builder.check(model);
+    }
+
     #[test]
     fn one_worker_finds_the_work_of_two_outside_threads() {
-        loom::model(|| {
+        check(3, || {
             let model = Model::new(1);
             let pushers: Vec<_> = (0..2)
                 .map(|_| {
@@ -223,7 +241,7 @@ mod loom_tests {
 
     #[test]
     fn a_worker_that_announces_while_work_arrives_takes_it() {
-        loom::model(|| {
+        check(3, || {
             let model = Model::new(1);
             let worker = {
                 let model = model.clone();
@@ -232,6 +250,24 @@ mod loom_tests {
             model.push();
             model.push();
             worker.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn two_pieces_of_work_wake_two_workers() {
+        check(2, || {
+            let model = Model::new(2);
+            let workers: Vec<_> = (0..2)
+                .map(|worker| {
+                    let model = model.clone();
+                    thread::spawn(move || model.work(worker, 1))
+                })
+                .collect();
+            model.push();
+            model.push();
+            for worker in workers {
+                worker.join().unwrap();
+            }
         });
     }
 }

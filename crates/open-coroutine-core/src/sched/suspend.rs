@@ -61,6 +61,12 @@ pub fn current_task() -> Option<Arc<dyn Run>> {
     current()?.task()
 }
 
+/// Calls `body` with the task that the caller belongs to, if it belongs to one.
+pub fn with_current_task<R>(body: impl FnOnce(&dyn Run) -> R) -> Option<R> {
+    // SAFETY: on the coroutine, whose task does not end before `body` does.
+    current().map(|coroutine| body(unsafe { coroutine.current_task() }))
+}
+
 /// Calls `body` with the name of the task that the caller belongs to, if it
 /// belongs to one. Async-signal-safe if `body` is.
 pub fn with_current_name(body: impl FnOnce(&str)) {
@@ -78,9 +84,10 @@ pub fn isolation() -> Option<&'static tls::Isolation> {
     }
 }
 
-/// The runtime that the caller's coroutine belongs to.
-pub fn current_shared() -> Option<&'static Arc<Shared>> {
-    Some(current()?.shared())
+/// The runtime that the caller's coroutine belongs to. Owned, because the
+/// coroutine may end before what its caller keeps.
+pub fn current_shared() -> Option<Arc<Shared>> {
+    Some(current()?.shared().clone())
 }
 
 /// Which driver the calling coroutine's runtime uses.
@@ -127,8 +134,10 @@ pub fn try_yield() -> bool {
 /// is no coroutine.
 pub fn prepare_wait() -> Option<Waiter> {
     let coroutine = current()?;
-    coroutine.prepare_wait();
-    Some(Waiter::new(NonNull::from(coroutine)))
+    let coroutine = NonNull::from(coroutine);
+    // SAFETY: code that runs on a coroutine keeps it alive.
+    unsafe { &*Scheduled::wait_state(coroutine) }.prepare();
+    Some(Waiter::new(coroutine))
 }
 
 /// Waits until the waiter of the last [`prepare_wait`] is woken or `deadline`

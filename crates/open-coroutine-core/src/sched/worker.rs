@@ -7,19 +7,19 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 use std::sync::atomic::fence;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_deque as deque;
 
+use super::cache::Cache;
 use super::local;
 use super::scheduled::{Scheduled, Suspend, destroy};
-use super::shared::{
-    Message, NO_WATCHER, Outside, Runnable, Seat, Shared, TimerEvent, WATCHER_WANTED, retry,
-};
+use super::shared::{Message, Outside, Runnable, Seat, Shared, TimerEvent};
 use super::suspend::IoWait;
 use crate::driver::{Driver, Op, Request};
+use crate::stack::Stack;
 use crate::task::{Failure, Run};
 use crate::tls::ThreadTls;
 
@@ -29,29 +29,30 @@ const TURN: u32 = 61;
 const FAIRNESS: u32 = 61;
 /// How often in a row the run-next slot may come before the queue.
 const RUN_NEXT_CHAIN: u32 = 16;
-/// Idle coroutines that one worker keeps.
-const CACHE: usize = 1024;
-/// How long a run-next slot may wait before the watcher takes it over.
-const WATCH_PERIOD: Duration = Duration::from_millis(1);
 
 /// The thread's half of a worker. Only its own thread touches it; while a
 /// coroutine runs, nothing of it is borrowed (invariant 4 of `sched`).
 pub(crate) struct Worker {
     index: usize,
     shared: Arc<Shared>,
-    queue: deque::Worker<Runnable>,
+    pub(super) queue: deque::Worker<Runnable>,
     /// Restricted mode: started coroutines, which stay on this worker.
     pinned: RefCell<VecDeque<NonNull<Scheduled>>>,
-    driver: RefCell<Driver>,
+    pub(super) driver: RefCell<Driver>,
     thread: Option<ThreadTls>,
-    cache: RefCell<Vec<Box<Scheduled>>>,
+    /// Coroutines without a task; it owns them.
+    pub(super) cache: RefCell<Cache>,
+    /// Whether a timer will look for what can be trimmed.
+    pub(super) trim_armed: Cell<bool>,
+    /// Whether it has freed coroutines whose stacks may still hold memory.
+    pub(super) has_warm_stacks: Cell<bool>,
     /// Scratch space for coroutines that are woken under a lock.
     woken: RefCell<Vec<NonNull<Scheduled>>>,
     picks: Cell<u32>,
     chain: Cell<u32>,
     /// Whether it counts as searching in the sleep protocol.
-    searching: Cell<bool>,
-    random: Cell<u32>,
+    pub(super) searching: Cell<bool>,
+    pub(super) random: Cell<u32>,
 }
 
 /// The run queue of a worker that has not started yet.
@@ -98,7 +99,9 @@ pub(crate) fn start(
         pinned: RefCell::new(VecDeque::new()),
         driver: RefCell::new(driver),
         thread,
-        cache: RefCell::new(Vec::new()),
+        cache: RefCell::default(),
+        trim_armed: Cell::new(false),
+        has_warm_stacks: Cell::new(false),
         woken: RefCell::new(Vec::new()),
         picks: Cell::new(0),
         chain: Cell::new(0),
@@ -135,7 +138,7 @@ impl Worker {
         self.driver.borrow().supports(op)
     }
 
-    fn seat(&self) -> &Seat {
+    pub(super) fn seat(&self) -> &Seat {
         &self.shared.seats()[self.index]
     }
 
@@ -152,8 +155,8 @@ impl Worker {
             self.queue.push(Runnable::Coroutine(displaced));
             self.shared.wake_one();
         }
-        // Pairs with the fence in `watch`: the watcher sees the slot, or we see
-        // that there is no watcher any more.
+        // Step R1. Pairs with the fences of a worker that goes to sleep: it sees
+        // the slot, or we see that it sleeps and that nobody watches.
         if self.shared.seats().len() > 1 {
             fence(SeqCst);
             self.shared.want_watcher();
@@ -176,12 +179,15 @@ impl Worker {
                 self.idle();
             }
         }
-        for coroutine in self.cache.take() {
-            self.free(coroutine);
+        let cached = self.cache.borrow_mut().take();
+        for coroutine in cached {
+            self.free(coroutine).release();
         }
+        // What was on its way between two queues when the runtime stopped.
+        self.shared.cancel_unstarted();
     }
 
-    fn has_local_work(&self) -> bool {
+    pub(super) fn has_local_work(&self) -> bool {
         !self.queue.is_empty()
             || !self.pinned.borrow().is_empty()
             || !self.seat().run_next.load(Relaxed).is_null()
@@ -195,8 +201,8 @@ impl Worker {
         if picks.is_multiple_of(FAIRNESS) {
             let fair = match picks / FAIRNESS % 3 {
                 0 => self.shared.take_injected(&self.queue),
-                1 => self.take_local(),
-                _ => ordered.pop_last(),
+                1 => self.take_next().or_else(|| self.take_local()),
+                _ => ordered.pop_fair(),
             };
             if fair.is_some() {
                 return fair;
@@ -235,15 +241,22 @@ impl Worker {
     }
 
     fn take_local(&self) -> Option<Runnable> {
-        let pinned = self.pinned.borrow_mut().pop_front();
-        pinned.map(Runnable::Coroutine).or_else(|| self.queue.pop())
+        let pinned = || self.pinned.borrow_mut().pop_front();
+        // In turn: neither those that yield all the time nor new tasks starve.
+        if self.picks.get().is_multiple_of(2) {
+            let first = pinned().map(Runnable::Coroutine);
+            first.or_else(|| self.queue.pop())
+        } else {
+            let first = self.queue.pop();
+            first.or_else(|| pinned().map(Runnable::Coroutine))
+        }
     }
 
-    fn execute(&self, runnable: Runnable) {
+    pub(super) fn execute(&self, runnable: Runnable) {
         match runnable {
             Runnable::Coroutine(coroutine) => self.resume(coroutine),
             Runnable::Task(task) => {
-                if let Some(task) = self.shared.admit(task) {
+                if let Some(task) = self.shared.limit.admit(task) {
                     self.begin(task);
                 }
             }
@@ -252,19 +265,29 @@ impl Worker {
 
     /// Gives `task` a coroutine and runs it.
     fn begin(&self, task: Arc<dyn Run>) {
+        match self.assign(task) {
+            Ok(coroutine) => self.resume(coroutine),
+            Err(failed) => self.end(failed),
+        }
+    }
+
+    /// Gives `task` a coroutine; returns it failed if there is none for it.
+    fn assign(&self, task: Arc<dyn Run>) -> Result<NonNull<Scheduled>, Arc<dyn Run>> {
         let size = self.shared.stack_size(&*task);
         let cached = (size == self.shared.settings().stack_size)
             .then(|| self.cache.borrow_mut().pop())
             .flatten();
-        let coroutine = match cached.map_or_else(|| self.shared.new_coroutine(size), Ok) {
-            Ok(coroutine) => coroutine,
+        match cached.map_or_else(|| self.shared.new_coroutine(size), Ok) {
+            Ok(coroutine) => {
+                // SAFETY: the cache's, or new: nobody else knows it.
+                unsafe { coroutine.as_ref() }.assign(task);
+                Ok(coroutine)
+            }
             Err(error) => {
                 task.fail(Failure::NotStarted(error));
-                return self.end(&*task);
+                Err(task)
             }
-        };
-        coroutine.assign(task);
-        self.resume(NonNull::from(Box::leak(coroutine)));
+        }
     }
 
     /// Runs `coroutine` and acts on the reason for which it comes back.
@@ -278,7 +301,10 @@ impl Worker {
         // SAFETY: on the worker's own stack; `thread` is this thread's.
         let reason = unsafe { target.resume(self, self.thread.as_ref()) };
         match reason {
-            Suspend::Yield => self.requeue(coroutine),
+            Suspend::Yield => {
+                self.requeue(coroutine);
+                self.share();
+            }
             Suspend::Park { deadline } => self.park(coroutine, deadline),
             Suspend::Io(wait) => self.submit(wait),
             Suspend::Done => self.recycle(coroutine),
@@ -286,7 +312,7 @@ impl Worker {
     }
 
     /// Queues a coroutine of this worker behind the others.
-    fn requeue(&self, coroutine: NonNull<Scheduled>) {
+    pub(super) fn requeue(&self, coroutine: NonNull<Scheduled>) {
         // SAFETY: alive, since it is in no queue yet.
         let target = unsafe { coroutine.as_ref() };
         let priority = target.priority();
@@ -302,13 +328,15 @@ impl Worker {
     }
 
     fn park(&self, coroutine: NonNull<Scheduled>, deadline: Option<Instant>) {
-        // SAFETY: alive: until `commit_wait` below succeeds nobody resumes it.
+        // SAFETY: alive: until `commit` below succeeds nobody resumes it.
         let target = unsafe { coroutine.as_ref() };
         let timers = &self.seat().timers;
         let timer = deadline.map(|at| timers.lock().insert(at, TimerEvent::Wake(coroutine)));
         target.set_timer(timer.map(|key| (self.index, key)));
-        if !target.commit_wait() {
+        // SAFETY: as above; once this succeeds it is not touched any more.
+        if !unsafe { &*Scheduled::wait_state(coroutine) }.commit() {
             self.requeue(coroutine);
+            self.share();
         }
     }
 
@@ -332,7 +360,7 @@ impl Worker {
     }
 
     /// A completion of the driver: its coroutine may go on.
-    fn completed(&self, request: NonNull<Request>) {
+    pub(super) fn completed(&self, request: NonNull<Request>) {
         // SAFETY: `submit` set the owner; the frame is suspended until the
         // coroutine is queued below.
         let wait = unsafe { &*request.as_ref().owner.cast::<IoWait>() };
@@ -343,56 +371,65 @@ impl Worker {
     }
 
     fn recycle(&self, coroutine: NonNull<Scheduled>) {
-        // SAFETY: it was leaked by `begin`, is in no queue, and waits for its
-        // next task.
-        let coroutine = unsafe { Box::from_raw(coroutine.as_ptr()) };
-        let task = coroutine.take_task().expect("set until the task has ended");
+        // SAFETY: it has ended its task and is in no queue.
+        let target = unsafe { coroutine.as_ref() };
+        let task = target.take_task().expect("set until the task has ended");
         let is_default = self.shared.stack_size(&*task) == self.shared.settings().stack_size;
-        let is_clean = coroutine.reset();
-        self.end(&*task);
-        if is_default && is_clean && self.cache.borrow().len() < CACHE {
-            self.cache.borrow_mut().push(coroutine);
-        } else {
-            self.free(coroutine);
+        let is_reusable = is_default && target.reset();
+        if !is_reusable || !self.cache.borrow_mut().push(coroutine) {
+            drop(self.free(coroutine));
+            self.has_warm_stacks.set(true);
+        }
+        self.end(task);
+    }
+
+    /// Tells whoever joins `task` that it has ended, and passes its place on.
+    fn end(&self, task: Arc<dyn Run>) {
+        let mut ended = task;
+        loop {
+            self.shared.announce_end(&*ended);
+            let next = self.shared.limit.release();
+            self.shared.task_ended();
+            match next.map(|task| self.assign(task)) {
+                None => return,
+                Some(Ok(coroutine)) => {
+                    self.requeue(coroutine);
+                    return self.share();
+                }
+                Some(Err(failed)) => ended = failed,
+            }
         }
     }
 
-    /// Tells whoever joins `task` that it has ended.
-    fn end(&self, task: &dyn Run) {
-        if let Some(word) = task.finish() {
-            (self.shared.settings().wake_joiners)(word);
-        }
-        self.shared.release();
-        self.shared.task_ended();
-    }
-
-    fn free(&self, coroutine: Box<Scheduled>) {
-        self.shared.unregister(NonNull::from(&*coroutine));
-        // SAFETY: it has no task; on the thread's own storage.
-        unsafe { destroy(coroutine, self.thread.as_ref()) };
+    /// Frees a coroutine of the cache, or one that does not go there.
+    pub(super) fn free(&self, coroutine: NonNull<Scheduled>) -> Stack {
+        self.shared.unregister(coroutine);
+        // SAFETY: it has run a task and has none now; on the thread's own
+        // storage.
+        unsafe { destroy(coroutine, self.thread.as_ref()) }
     }
 
     /// Looks at everything that can make a coroutine runnable, without waiting.
-    fn drive(&self) {
+    pub(super) fn drive(&self) {
         self.read_mail();
         self.fire_timers();
-        let mut count = 0;
-        self.driver.borrow_mut().poll(&mut |request| {
-            count += 1;
-            self.completed(request);
-        });
-        self.share(count);
+        let mut driver = self.driver.borrow_mut();
+        driver.poll(&mut |request| self.completed(request));
+        drop(driver);
+        self.share();
     }
 
-    /// After `count` coroutines became runnable at once: another worker may
-    /// take some.
-    fn share(&self, count: usize) {
-        if count > 1 {
+    /// After something was queued: if there is more than this worker can do
+    /// next, another one may take it.
+    pub(super) fn share(&self) {
+        let stealable = self.queue.len() + self.shared.ordered.len();
+        let has_next = || !self.seat().run_next.load(Relaxed).is_null();
+        if stealable > 1 || (stealable == 1 && has_next()) {
             self.shared.wake_one();
         }
     }
 
-    fn read_mail(&self) {
+    pub(super) fn read_mail(&self) {
         for message in self.shared.receive(self.index) {
             match message {
                 Message::Ready(coroutine) => self.pinned.borrow_mut().push_back(coroutine),
@@ -401,21 +438,24 @@ impl Worker {
         }
     }
 
-    fn fire_timers(&self) {
+    pub(super) fn fire_timers(&self) {
         let mut timers = self.seat().timers.lock();
         if timers.is_empty() {
             return;
         }
         let now = Instant::now();
+        let mut must_trim = false;
         let mut woken = self.woken.borrow_mut();
         while let Some(event) = timers.pop_due(now) {
             match event {
-                // SAFETY: the wait cannot return before it has had this lock
-                // (invariant 3 of `sched`).
-                TimerEvent::Wake(coroutine) if unsafe { coroutine.as_ref() }.notify() => {
-                    woken.push(coroutine);
+                TimerEvent::Wake(coroutine) => {
+                    // SAFETY: the wait cannot return before it has had this
+                    // lock (invariant 3 of `sched`).
+                    if unsafe { &*Scheduled::wait_state(coroutine) }.notify() {
+                        woken.push(coroutine);
+                    }
                 }
-                TimerEvent::Wake(_) => {}
+                TimerEvent::Trim => must_trim = true,
                 TimerEvent::Cancel(request) => {
                     // SAFETY: pending in this worker's driver: its completion
                     // removes the timer.
@@ -424,168 +464,13 @@ impl Worker {
             }
         }
         drop(timers);
-        let count = woken.len();
         for coroutine in woken.drain(..) {
             self.requeue(coroutine);
         }
-        self.share(count);
-    }
-
-    /// Nothing to run here: look at the others' queues, then sleep. The wait
-    /// also submits what the coroutines of this turn asked of the driver.
-    fn idle(&self) {
-        self.read_mail();
-        self.fire_timers();
-        if self.has_local_work() {
-            return;
-        }
-        if self.searching.get()
-            || self
-                .shared
-                .sleepers
-                .start_searching(self.shared.seats().len())
-        {
-            self.searching.set(true);
-            if let Some(runnable) = self.steal() {
-                self.found_work();
-                self.execute(runnable);
-                return self.drive();
-            }
-            self.searching.set(false);
-            // The last searcher's second look is step S2 below.
-            let _ = self.shared.sleepers.stop_searching();
-        }
-        self.shared.sleepers.announce(self.index);
-        let timeout = if self.shared.has_work_for(self.index) {
-            Some(Duration::ZERO)
-        } else {
-            self.patience()
-        };
-        self.sleep(timeout);
-        self.searching.set(self.shared.sleepers.retract(self.index));
-    }
-
-    /// How long to sleep at most: until the next deadline, or for a while if
-    /// this worker watches the others' run-next slots.
-    fn patience(&self) -> Option<Duration> {
-        let next = self.seat().timers.lock().next_deadline();
-        let until_next = next.map(|at| at.saturating_duration_since(Instant::now()));
-        if !self.watch() {
-            return until_next;
-        }
-        Some(until_next.map_or(WATCH_PERIOD, |left| left.min(WATCH_PERIOD)))
-    }
-
-    fn sleep(&self, timeout: Option<Duration>) {
-        let before = self.slots_seen();
-        let mut count = 0;
-        self.driver.borrow_mut().wait(timeout, &mut |request| {
-            count += 1;
-            self.completed(request);
-        });
-        self.share(count);
-        self.read_mail();
-        self.fire_timers();
-        if let Some(before) = before {
-            self.take_stranded(&before);
-        }
-    }
-
-    /// Steps W2 and W3 of the sleep protocol, for a worker that has work.
-    #[inline]
-    fn found_work(&self) {
-        if self.searching.get() {
-            self.searching.set(false);
-            if self.shared.sleepers.stop_searching() {
-                self.shared.wake_one();
-            }
-        }
-    }
-
-    fn steal(&self) -> Option<Runnable> {
-        let seats = self.shared.seats();
-        let first = self.next_random() as usize % seats.len();
-        (0..seats.len())
-            .map(|offset| (first + offset) % seats.len())
-            .filter(|&victim| victim != self.index)
-            .find_map(|victim| retry(|| seats[victim].stealer.steal_batch_and_pop(&self.queue)))
-            .or_else(|| self.shared.take_injected(&self.queue))
-    }
-
-    fn next_random(&self) -> u32 {
-        let mut x = self.random.get();
-        x ^= x << 13;
-        x ^= x >> 17;
-        x ^= x << 5;
-        self.random.set(x);
-        x
-    }
-}
-
-/// The watcher's part, see "The run-next slot and the watcher" in `README.md`.
-impl Worker {
-    /// Whether this worker, about to sleep, watches the others' slots.
-    fn watch(&self) -> bool {
-        let watcher = &self.shared.watcher;
-        let current = watcher.load(Acquire);
-        if current == WATCHER_WANTED {
-            let _ = watcher.compare_exchange(current, self.index, AcqRel, Relaxed);
-        }
-        if watcher.load(Acquire) != self.index {
-            return false;
-        }
-        if self.shared.sleepers.asleep() < self.shared.seats().len() {
-            return true;
-        }
-        watcher.store(NO_WATCHER, SeqCst);
-        // Pairs with the fence in `push_next`: a slot that was filled by a
-        // worker that still saw this watcher is seen here.
-        fence(SeqCst);
-        let stranded = self
-            .others()
-            .any(|seat| !seat.run_next.load(Relaxed).is_null());
-        stranded
-            && watcher
-                .compare_exchange(NO_WATCHER, self.index, AcqRel, Relaxed)
-                .is_ok()
-    }
-
-    fn others(&self) -> impl Iterator<Item = &Seat> {
-        let seats = self.shared.seats().iter().enumerate();
-        seats
-            .filter(|&(index, _)| index != self.index)
-            .map(|(_, seat)| &**seat)
-    }
-
-    /// What the watcher sees before it sleeps: per worker the slot and the
-    /// number of resumes.
-    fn slots_seen(&self) -> Option<Vec<(*mut Scheduled, u64)>> {
-        if self.shared.watcher.load(Relaxed) != self.index {
-            return None;
-        }
-        let seen = self.shared.seats().iter().map(|seat| {
-            let slot = seat.run_next.load(Relaxed);
-            (slot, seat.resumes.load(Relaxed))
-        });
-        Some(seen.collect())
-    }
-
-    /// Takes over slots whose worker has run one coroutine all the while.
-    fn take_stranded(&self, before: &[(*mut Scheduled, u64)]) {
-        for (index, seat) in self.shared.seats().iter().enumerate() {
-            let (slot, resumes) = before[index];
-            if index == self.index || slot.is_null() || seat.resumes.load(Relaxed) != resumes {
-                continue;
-            }
-            // AcqRel: pairs with `push_next`. The content may have changed; any
-            // coroutine in the slot is runnable and in no other queue.
-            if let Some(stranded) = NonNull::new(seat.run_next.swap(ptr::null_mut(), AcqRel)) {
-                self.requeue(stranded);
-            }
-        }
-        if self.has_local_work() {
-            // Busy from here on; another sleeper may be needed in its place.
-            self.shared.watcher.store(NO_WATCHER, SeqCst);
+        drop(woken);
+        self.share();
+        if must_trim {
+            self.trim();
         }
     }
 }

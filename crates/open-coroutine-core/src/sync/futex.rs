@@ -38,6 +38,7 @@ use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
+use super::count::WaiterCount;
 use crate::sched::{self, Waiter, Woken};
 use crate::sys;
 use crate::util::lock::{Guard, Lock};
@@ -61,7 +62,7 @@ static TABLE: [CachePadded<Bucket>; BUCKETS] = [const { CachePadded::new(Bucket:
 static ABANDONED: AtomicBool = AtomicBool::new(false);
 
 struct Bucket {
-    count: AtomicUsize,
+    count: WaiterCount,
     wakes: AtomicU32,
     list: Lock<List>,
 }
@@ -69,7 +70,7 @@ struct Bucket {
 impl Bucket {
     const fn new() -> Self {
         Self {
-            count: AtomicUsize::new(0),
+            count: WaiterCount::new(),
             wakes: AtomicU32::new(0),
             list: Lock::new(List {
                 first: None,
@@ -188,11 +189,10 @@ pub unsafe fn wait(
         next: Cell::new(None),
     };
     let mut list = bucket.list.lock();
-    bucket.count.fetch_add(1, SeqCst);
-    fence(SeqCst);
+    bucket.count.enter();
     // SAFETY: the caller keeps the word readable; others access it atomically.
     if unsafe { AtomicU32::from_ptr(word.cast_mut()) }.load(Relaxed) != expected {
-        bucket.count.fetch_sub(1, SeqCst);
+        bucket.count.leave();
         return -libc::EAGAIN;
     }
     // SAFETY: locked, and `node` stays in this frame, which does not return
@@ -211,7 +211,7 @@ fn leave(node: &Node) -> bool {
     }
     // SAFETY: locked and linked.
     unsafe { list.unlink(NonNull::from(node)) };
-    TABLE[index].count.fetch_sub(1, SeqCst);
+    TABLE[index].count.leave();
     true
 }
 
@@ -232,10 +232,10 @@ fn lock_bucket_of(node: &Node) -> (usize, Guard<'static, List>) {
 /// May be called on any thread, on a coroutine and in a signal handler's
 /// trampoline; it does not suspend.
 pub fn wake(word: *const u32, limit: u32, bitset: u32) -> c_int {
-    // Step 5.
-    fence(SeqCst);
     let bucket = &TABLE[bucket_of(word as usize)];
-    if bucket.count.load(Relaxed) == 0 || ABANDONED.load(Relaxed) {
+    // Step 5.
+    let waiting = bucket.count.after_change();
+    if waiting == 0 || ABANDONED.load(Relaxed) {
         return wake_threads(word, limit, bitset);
     }
     let mut woken = 0;
@@ -246,15 +246,17 @@ pub fn wake(word: *const u32, limit: u32, bitset: u32) -> c_int {
     {
         woken = wake_threads(word, limit, bitset).max(0) as u32;
     }
-    woken += wake_coroutines(word as usize, limit.saturating_sub(woken), bitset);
+    let left = limit.saturating_sub(woken) as usize;
+    woken += wake_coroutines(word as usize, left.min(waiting), bitset);
     if woken < limit {
         woken += wake_threads(word, limit - woken, bitset).max(0) as u32;
     }
     woken as c_int
 }
 
-/// Step 6.
-fn wake_coroutines(key: usize, limit: u32, bitset: u32) -> u32 {
+/// Step 6. `limit` is at most the count of step 5: those that come later may
+/// stay, or waiters that wait again at once could keep this busy forever.
+fn wake_coroutines(key: usize, limit: usize, bitset: u32) -> u32 {
     let bucket = &TABLE[bucket_of(key)];
     let mut total = 0;
     loop {
@@ -271,7 +273,7 @@ fn wake_coroutines(key: usize, limit: u32, bitset: u32) -> u32 {
                 list.unlink(node);
                 ready[found] = node.as_ref().waiter.notify();
             }
-            bucket.count.fetch_sub(1, SeqCst);
+            bucket.count.leave();
             found += 1;
             total += 1;
         }
@@ -280,7 +282,7 @@ fn wake_coroutines(key: usize, limit: u32, bitset: u32) -> u32 {
             woken.run();
         }
         if found < BATCH {
-            return total;
+            return total as u32;
         }
     }
 }
@@ -364,7 +366,7 @@ fn move_coroutines(from: usize, to: usize, limit: u32) -> u32 {
     while moved < limit
         && let Some(node) = source_list.find(from, MATCH_ANY)
     {
-        TABLE[target].count.fetch_add(1, SeqCst);
+        TABLE[target].count.enter();
         // SAFETY: linked in the source, and both lists are locked.
         unsafe {
             source_list.unlink(node);
@@ -372,7 +374,7 @@ fn move_coroutines(from: usize, to: usize, limit: u32) -> u32 {
             node.as_ref().bucket.store(target, Relaxed);
             target_list.push(node);
         }
-        TABLE[source].count.fetch_sub(1, SeqCst);
+        TABLE[source].count.leave();
         moved += 1;
     }
     moved
@@ -441,6 +443,16 @@ pub fn wait_anywhere(word: &AtomicU32, expected: u32, deadline: Option<Instant>)
 /// Wakes everything that waits on `word` with [`wait_anywhere`].
 pub fn wake_all(word: &AtomicU32) {
     wake(word.as_ptr(), c_int::MAX as u32, MATCH_ANY);
+}
+
+/// Wakes all coroutines that wait on `word`, for words on which no thread waits.
+pub fn wake_all_coroutines(word: &AtomicU32) {
+    let key = ptr::from_ref(word) as usize;
+    // Step 5.
+    let waiting = TABLE[bucket_of(key)].count.after_change();
+    if waiting > 0 && !ABANDONED.load(Relaxed) {
+        wake_coroutines(key, waiting, MATCH_ANY);
+    }
 }
 
 /// To be called in the child of a fork, before anything else wakes there.

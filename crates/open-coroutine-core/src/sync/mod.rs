@@ -4,6 +4,7 @@
 //!   channels and `thread::park` end here, through the `syscall` shim.
 //! * `park`: park and unpark of the own API.
 
+mod count;
 pub mod futex;
 mod park;
 

@@ -33,14 +33,18 @@ pub fn park_timeout(timeout: Duration) {
 }
 
 fn park_until(deadline: Option<Instant>) {
-    let Some(task) = sched::current_task() else {
-        return match deadline {
+    let parked = sched::with_current_task(|task| park_task(task, deadline));
+    if parked.is_none() {
+        match deadline {
             None => std::thread::park(),
             Some(at) => {
                 std::thread::park_timeout(at.saturating_duration_since(Instant::now()));
             }
-        };
-    };
+        }
+    }
+}
+
+fn park_task(task: &dyn Run, deadline: Option<Instant>) {
     let token = task.park_token();
     // Acquire: pairs with the Release in `unpark`, whose writes are then seen.
     if token
@@ -57,6 +61,6 @@ pub fn unpark(task: &dyn Run) {
     let token: &AtomicU32 = task.park_token();
     // Release: pairs with the Acquire in `park_until`.
     if token.swap(NOTIFIED, Release) == PARKED {
-        futex::wake_all(token);
+        futex::wake_all_coroutines(token);
     }
 }

@@ -88,6 +88,21 @@ pub fn sched_yield() {
     unsafe { syscall(libc::SYS_sched_yield, [0; 6]) };
 }
 
+cfg_select! {
+    target_env = "gnu" => {
+        /// Has malloc give its free memory back to the system.
+        pub fn release_free_memory() {
+            // SAFETY: may be called at any time, on any thread.
+            unsafe { libc::malloc_trim(0) };
+        }
+    }
+    _ => {
+        /// Has malloc give its free memory back to the system: nothing to do,
+        /// other C libraries keep little.
+        pub fn release_free_memory() {}
+    }
+}
+
 /// The size of a page of memory in bytes.
 pub fn page_size() -> usize {
     // SAFETY: sysconf only reads.

@@ -1,0 +1,103 @@
+//! A worker without work: it looks at the other queues, then sleeps.
+//!
+//! The comments cite the steps of `README.md`.
+
+use std::time::Instant;
+
+use super::shared::{Runnable, retry};
+use super::watch::WATCH_PERIOD;
+use super::worker::Worker;
+
+impl Worker {
+    /// Nothing to run here: look at the others' queues, then sleep. The wait
+    /// also submits what the coroutines of this turn asked of the driver.
+    pub(super) fn idle(&self) {
+        self.read_mail();
+        self.fire_timers();
+        if self.has_local_work() {
+            return;
+        }
+        if let Some(runnable) = self.search() {
+            self.found_work();
+            self.execute(runnable);
+            return self.drive();
+        }
+        self.arm_trim();
+        let sleepers = &self.shared().sleepers;
+        sleepers.announce(self.index());
+        if self.shared().has_work_for(self.index()) {
+            if !sleepers.retract(self.index()) {
+                sleepers.search_on();
+            }
+            return self.searching.set(true);
+        }
+        let watched = self.watch();
+        self.sleep(watched.is_some());
+        self.searching.set(sleepers.retract(self.index()));
+        self.read_mail();
+        self.fire_timers();
+        self.share();
+        if let Some(before) = watched {
+            self.end_watch(&before);
+        }
+    }
+
+    /// Steps W1 and W2: what the other queues have.
+    fn search(&self) -> Option<Runnable> {
+        let sleepers = &self.shared().sleepers;
+        if !self.searching.get() && !sleepers.start_searching(self.shared().seats().len()) {
+            return None;
+        }
+        self.searching.set(true);
+        let found = self.steal();
+        if found.is_none() {
+            self.searching.set(false);
+            // The last searcher's second look is step S2.
+            let _ = sleepers.stop_searching();
+        }
+        found
+    }
+
+    /// Step S3: until the next deadline, or for a while as the watcher.
+    fn sleep(&self, is_watcher: bool) {
+        let next = self.seat().timers.lock().next_deadline();
+        let left = next.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = if is_watcher {
+            Some(left.map_or(WATCH_PERIOD, |left| left.min(WATCH_PERIOD)))
+        } else {
+            left
+        };
+        let mut driver = self.driver.borrow_mut();
+        driver.wait(timeout, &mut |request| self.completed(request));
+    }
+
+    /// Steps W2 and W3 of the sleep protocol, for a worker that has work.
+    #[inline]
+    pub(super) fn found_work(&self) {
+        if self.searching.get() {
+            self.searching.set(false);
+            if self.shared().sleepers.stop_searching() {
+                self.shared().wake_one();
+            }
+        }
+    }
+
+    fn steal(&self) -> Option<Runnable> {
+        let seats = self.shared().seats();
+        let first = self.next_random() as usize % seats.len();
+        (0..seats.len())
+            .map(|offset| (first + offset) % seats.len())
+            .filter(|&victim| victim != self.index())
+            .find_map(|victim| retry(|| seats[victim].stealer.steal_batch_and_pop(&self.queue)))
+            .or_else(|| self.shared().take_injected(&self.queue))
+    }
+
+    fn next_random(&self) -> u32 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        self.random.set(x);
+        x
+    }
+}

@@ -1,0 +1,128 @@
+//! How many coroutines wait in a bucket, for wakers that do not lock it.
+
+use crate::util::sync::atomic::Ordering::{Relaxed, SeqCst};
+use crate::util::sync::atomic::{AtomicUsize, fence};
+
+cfg_select! {
+    loom => {
+        /// The checker's atomics cannot be made in a static; the first use does.
+        type Number = std::sync::OnceLock<AtomicUsize>;
+    }
+    _ => {
+        type Number = AtomicUsize;
+    }
+}
+
+/// Steps 1, 2 and 5 of the protocol in `futex`. Changed with the bucket locked.
+pub(super) struct WaiterCount(Number);
+
+impl WaiterCount {
+    cfg_select! {
+        loom => {
+            pub(super) const fn new() -> Self {
+                Self(Number::new())
+            }
+
+            fn number(&self) -> &AtomicUsize {
+                self.0.get_or_init(|| AtomicUsize::new(0))
+            }
+        }
+        _ => {
+            pub(super) const fn new() -> Self {
+                Self(Number::new(0))
+            }
+
+            #[inline(always)]
+            fn number(&self) -> &AtomicUsize {
+                &self.0
+            }
+        }
+    }
+
+    /// Steps 1 and 2: one more; the caller looks at the word after this.
+    pub(super) fn enter(&self) {
+        self.number().fetch_add(1, SeqCst);
+        // Pairs with the fence in `after_change`: either the waker sees this
+        // waiter, or the waiter sees the changed word.
+        fence(SeqCst);
+    }
+
+    /// One fewer.
+    pub(super) fn leave(&self) {
+        self.number().fetch_sub(1, SeqCst);
+    }
+
+    /// Step 5, after the word was changed: how many may wait.
+    #[inline]
+    pub(super) fn after_change(&self) -> usize {
+        // Pairs with the fence in `enter`. A load alone may overtake the
+        // caller's store, also on x86.
+        fence(SeqCst);
+        self.number().load(Relaxed)
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::util::sync::Arc;
+    use crate::util::sync::atomic::AtomicU32;
+    use loom::sync::{Mutex, Notify};
+    use loom::thread;
+
+    /// One bucket with one word, and a token per waiter.
+    struct Model {
+        count: WaiterCount,
+        word: AtomicU32,
+        linked: Mutex<Vec<usize>>,
+        tokens: Vec<Notify>,
+    }
+
+    impl Model {
+        fn wait(&self, waiter: usize) {
+            let mut linked = self.linked.lock().unwrap();
+            self.count.enter();
+            if self.word.load(Relaxed) != 0 {
+                return self.count.leave();
+            }
+            linked.push(waiter);
+            drop(linked);
+            self.tokens[waiter].wait();
+        }
+
+        fn wake_all(&self) {
+            if self.count.after_change() == 0 {
+                return;
+            }
+            for waiter in self.linked.lock().unwrap().drain(..) {
+                self.count.leave();
+                self.tokens[waiter].notify();
+            }
+        }
+    }
+
+    #[test]
+    fn a_waiter_sees_the_changed_word_or_is_woken() {
+        loom::model(|| {
+            let model = Arc::new(Model {
+                count: WaiterCount::new(),
+                word: AtomicU32::new(0),
+                linked: Mutex::new(Vec::new()),
+                tokens: (0..2).map(|_| Notify::new()).collect(),
+            });
+            // Made before there are threads that use it.
+            let _ = model.count.number();
+            let waiters: Vec<_> = (0..2)
+                .map(|waiter| {
+                    let model = model.clone();
+                    thread::spawn(move || model.wait(waiter))
+                })
+                .collect();
+            model.word.store(1, Relaxed);
+            model.wake_all();
+            for waiter in waiters {
+                waiter.join().unwrap();
+            }
+        });
+    }
+}

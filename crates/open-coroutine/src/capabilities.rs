@@ -1,0 +1,73 @@
+//! What works in this program, and why not better.
+
+use std::fmt;
+
+pub use open_coroutine_core::runtime::Mode;
+use open_coroutine_core::runtime::{self, Driver};
+use open_coroutine_hook::Symbol;
+
+/// What works in this program.
+///
+/// Its `Display` is a few lines for a person.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Whether coroutines have thread-local storage of their own.
+    pub mode: Mode,
+    /// How the runtime talks to the kernel.
+    pub driver: Driver,
+    /// Why the driver is not io_uring, if nobody asked for another one.
+    pub no_uring: Option<String>,
+    /// Whether hooked functions suspend the coroutine that calls them.
+    pub diverts: bool,
+    /// The functions of libc that this crate replaces, and whether calls reach
+    /// the replacements here.
+    pub hooks: Vec<Symbol>,
+}
+
+/// What the running runtime can do, or what one that is started now with the
+/// default configuration could.
+///
+/// # Examples
+///
+/// ```
+/// let capabilities = open_coroutine::capabilities();
+/// println!("{capabilities}");
+/// assert!(capabilities.hooks.iter().all(|hook| hook.is_live));
+/// ```
+pub fn capabilities() -> Capabilities {
+    let runtime = runtime::capabilities();
+    Capabilities {
+        mode: runtime.mode,
+        driver: runtime.driver,
+        no_uring: runtime.no_uring,
+        diverts: runtime.diverts,
+        hooks: open_coroutine_hook::symbols(),
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.mode {
+            Mode::Restricted(reason) => writeln!(f, "mode: restricted ({reason})")?,
+            _ => writeln!(f, "mode: full")?,
+        }
+        match &self.no_uring {
+            None => writeln!(f, "driver: {}", self.driver)?,
+            Some(reason) => writeln!(f, "driver: {} ({reason})", self.driver)?,
+        }
+        let dead: Vec<_> = self.hooks.iter().filter(|hook| !hook.is_live).collect();
+        let live = self.hooks.len() - dead.len();
+        let diverts = if self.diverts { "suspend" } else { "block" };
+        write!(
+            f,
+            "hooks: {live} of {} functions, which {diverts}",
+            self.hooks.len()
+        )?;
+        if !dead.is_empty() {
+            let names: Vec<_> = dead.iter().map(|hook| hook.name).collect();
+            write!(f, "; not reached: {}", names.join(", "))?;
+        }
+        Ok(())
+    }
+}
