@@ -2,6 +2,7 @@
 
 mod runtimes;
 
+use std::any::Any;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
@@ -77,10 +78,13 @@ fn shutdown_wakes_a_writer_with_an_error() {
     });
 }
 
+/// A descriptor that nobody owns, and what keeps its other end open.
+type Waited = (RawFd, Box<dyn Any>);
+
 #[test]
 fn close_wakes_readers_with_ebadf() {
     on_every_runtime(|| {
-        let sockets: [fn() -> (RawFd, Box<dyn std::any::Any>); 4] = [
+        let sockets: [fn() -> Waited; 4] = [
             || {
                 let (stream, peer) = tcp_pair();
                 (stream.into_raw_fd(), Box::new(peer))
@@ -115,7 +119,7 @@ fn close_wakes_readers_with_ebadf() {
 }
 
 #[test]
-fn close_wakes_an_accept_and_a_poll_with_ebadf() {
+fn close_wakes_an_accept_with_ebadf() {
     on_every_runtime(|| {
         let fd = TcpListener::bind("127.0.0.1:0").unwrap().into_raw_fd();
         let acceptor = start_waiting(move || {
@@ -127,6 +131,27 @@ fn close_wakes_an_accept_and_a_poll_with_ebadf() {
         // SAFETY: the number was taken out of its owner.
         assert_eq!(0, unsafe { libc::close(fd) });
         assert_eq!((-1, Some(libc::EBADF)), acceptor.join().unwrap());
+    });
+}
+
+#[test]
+fn close_wakes_a_poll_which_reports_an_invalid_descriptor() {
+    on_every_runtime(|| {
+        let (stream, _peer) = UnixStream::pair().unwrap();
+        let fd = stream.into_raw_fd();
+        let poll = start_waiting(move || {
+            let mut entry = libc::pollfd {
+                fd,
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            // SAFETY: one entry lives across the call.
+            let ready = unsafe { libc::poll(&raw mut entry, 1, -1) };
+            (ready, entry.revents)
+        });
+        // SAFETY: the number was taken out of its owner.
+        assert_eq!(0, unsafe { libc::close(fd) });
+        assert_eq!((1, libc::POLLNVAL), poll.join().unwrap());
     });
 }
 

@@ -44,7 +44,7 @@ fn what_is_written_is_read_back() {
     on_every_runtime(|| {
         let directory = Directory::new();
         let path = directory.at("file");
-        let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 7 >> 5) as u8).collect();
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n ^ n >> 8) as u8).collect();
         let mut file = File::create(&path).unwrap();
         file.write_all(&bytes).unwrap();
         file.sync_all().unwrap();

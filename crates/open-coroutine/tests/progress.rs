@@ -218,7 +218,10 @@ fn during_locks_channels_and_threads() {
 
         let barrier = Arc::new(Barrier::new(2));
         let other = barrier.clone();
-        ticks_during(move || drop(other.wait()), move || drop(barrier.wait()));
+        ticks_during(
+            move || assert!(!other.wait().is_leader()),
+            move || assert!(barrier.wait().is_leader()),
+        );
 
         let (sender, receiver) = mpsc::channel::<()>();
         let thread = thread::spawn(move || receiver.recv().unwrap());

@@ -2,7 +2,7 @@
 
 mod runtimes;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -55,6 +55,35 @@ fn reads_of_many_coroutines_end_in_their_own_time() {
                 "{elapsed:?}, {limit:?}"
             );
         }
+    });
+}
+
+#[test]
+fn vectored_transfers_end_after_their_time() {
+    on_every_runtime(|| {
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        let limit = Duration::from_millis(50);
+        one.set_read_timeout(Some(limit)).unwrap();
+        one.set_write_timeout(Some(limit)).unwrap();
+        let begin = Instant::now();
+        let mut byte = [0];
+        let error = one
+            .read_vectored(&mut [IoSliceMut::new(&mut byte)])
+            .unwrap_err();
+        let elapsed = begin.elapsed();
+        assert_eq!(ErrorKind::WouldBlock, error.kind());
+        assert!(elapsed >= limit && elapsed < 2 * limit, "{elapsed:?}");
+        let block = vec![0; 1 << 20];
+        let mut sent = 0;
+        let error = loop {
+            match one.write_vectored(&[IoSlice::new(&block)]) {
+                Ok(count) => sent += count,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(ErrorKind::WouldBlock, error.kind());
+        drop(one);
+        assert_eq!(sent, other.read_to_end(&mut Vec::new()).unwrap());
     });
 }
 

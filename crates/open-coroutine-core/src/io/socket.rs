@@ -58,7 +58,7 @@ fn socket_deadline(fd: RawFd, option: c_int) -> Option<Instant> {
 /// # Safety
 ///
 /// As `perform`.
-unsafe fn timed(op: Op, option: c_int) -> isize {
+pub(super) unsafe fn timed(op: Op, option: c_int) -> isize {
     let deadline = op.fd().and_then(|fd| socket_deadline(fd, option));
     // SAFETY: the caller's promise.
     match unsafe { perform(op, deadline) } {

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use super::descriptor::{is_stream, kind};
 use super::perform::{EAGAIN, blocking, perform};
+use super::socket::timed;
 use crate::driver::Op;
 use crate::sched;
 use crate::sys;
@@ -24,7 +25,7 @@ pub unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: Option<u64>) -> 
     // SAFETY: the caller's promise, in each call.
     unsafe {
         if is_submitted_at_once(&op) {
-            return perform(op, None);
+            return limited(op);
         }
         let total = match op.attempt() {
             Some(EAGAIN) | None => return wait_for(op),
@@ -170,7 +171,7 @@ unsafe fn write_rest(
     total
 }
 
-/// Performs `op`, a read or write, without a time limit.
+/// Performs `op`, a read or write.
 ///
 /// A read of what is in memory is done at once: waiting for a driver would take
 /// longer. So is what can be done at the current position of a file: the kernel
@@ -183,7 +184,7 @@ unsafe fn plain(op: Op) -> isize {
     // SAFETY: the caller's promise, in each call.
     unsafe {
         if is_submitted_at_once(&op) {
-            return perform(op, None);
+            return limited(op);
         }
         match op.attempt() {
             Some(EAGAIN) | None => wait_for(op),
@@ -228,7 +229,27 @@ unsafe fn wait_for(op: Op) -> isize {
         if moves_position(&op) && op.fd().is_some_and(is_regular) {
             blocking(op)
         } else {
-            perform(op, None)
+            limited(op)
+        }
+    }
+}
+
+/// Performs `op`, a read or write, within the time that a socket allows.
+///
+/// # Safety
+///
+/// As `perform`.
+unsafe fn limited(op: Op) -> isize {
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        match op {
+            Op::Read { offset: None, .. } | Op::ReadV { offset: None, .. } => {
+                timed(op, libc::SO_RCVTIMEO)
+            }
+            Op::Write { offset: None, .. } | Op::WriteV { offset: None, .. } => {
+                timed(op, libc::SO_SNDTIMEO)
+            }
+            _ => perform(op, None),
         }
     }
 }

@@ -34,10 +34,30 @@ pub unsafe fn poll(fds: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) 
                 // Ready; and in case it was spurious, wait again.
                 0.. => {}
                 EXPIRED => return poll_now(fds, count),
+                // The only one was closed, or is about to be.
+                error if error == -(libc::EBADF as isize) => return invalid(fds, count),
                 error => return error,
             }
         }
     }
+}
+
+/// What a poll of closed descriptors reports: that all of them are invalid.
+///
+/// # Safety
+///
+/// As [`poll`].
+unsafe fn invalid(fds: *mut libc::pollfd, count: libc::nfds_t) -> isize {
+    let mut found = 0;
+    for index in 0..count as usize {
+        // SAFETY: the kernel has written to the entries already.
+        let entry = unsafe { &mut *fds.add(index) };
+        if entry.fd >= 0 {
+            entry.revents = libc::POLLNVAL;
+            found += 1;
+        }
+    }
+    found
 }
 
 /// # Safety
