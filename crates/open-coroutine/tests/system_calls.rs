@@ -88,6 +88,7 @@ fn trace(driver: &str, kind: &str, rounds: usize) -> HashMap<String, f64> {
         .args([path.as_os_str(), env::current_exe().unwrap().as_os_str()])
         .args(["--exact", "traced"])
         .env(VARIABLE, format!("{driver} {kind} {rounds}"))
+        .env_remove("OPEN_COROUTINE_DRIVER")
         .stdout(Stdio::null())
         .status()
         .unwrap();
