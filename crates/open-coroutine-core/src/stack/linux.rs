@@ -19,14 +19,20 @@ const MADV_GUARD_INSTALL: usize = 102;
 /// Not in libc's list for all targets.
 const AT_MINSIGSTKSZ: libc::c_ulong = 51;
 
-/// Maps `len` bytes of zeroes that cost nothing until they are touched.
+/// Address space that stacks leave to everything else. A program can deal with
+/// a stack that it does not get; hardly any can with a failed `malloc`.
+const SPARE: usize = 64 << 20;
+
+/// Maps `len` bytes of zeroes that cost nothing until they are touched. Fails
+/// also if little more could be mapped after that.
 pub(super) fn map(len: usize) -> io::Result<usize> {
+    let total = len.checked_add(SPARE).ok_or(io::ErrorKind::OutOfMemory)?;
     // NORESERVE: stacks are mostly untouched, do not account for all of it.
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let args = [
         0,
-        len,
+        total,
         protection as usize,
         flags as usize,
         usize::MAX, // no file: -1
@@ -34,6 +40,8 @@ pub(super) fn map(len: usize) -> io::Result<usize> {
     ];
     // SAFETY: a new mapping at an address of the kernel's choice.
     let start = check(unsafe { syscall(libc::SYS_mmap, args) })?;
+    // SAFETY: the end of the new mapping, which nobody uses.
+    unsafe { unmap(start + len, SPARE) }?;
     // A huge page would make a stack that uses 4 KiB cost 2 MiB. Kernels
     // without huge pages refuse, which is as good.
     // SAFETY: only how the new mapping is backed changes.
