@@ -18,7 +18,9 @@ fn notify_one_wakes_a_coroutine_that_waits() {
         let own = pair.clone();
         let waiter = open_coroutine::spawn(move || {
             let (lock, condition) = &*own;
-            let _ready = condition.wait_while(lock.lock().unwrap(), |ready| !*ready).unwrap();
+            let _ready = condition
+                .wait_while(lock.lock().unwrap(), |ready| !*ready)
+                .unwrap();
         });
         ticker.wait();
         assert!(!waiter.is_finished());
@@ -48,7 +50,9 @@ fn notify_all_wakes_every_coroutine_and_thread() {
             })
             .collect();
         let (lock, all, counted) = &*pair;
-        let mut state = counted.wait_while(lock.lock().unwrap(), |(count, _)| *count < 100).unwrap();
+        let mut state = counted
+            .wait_while(lock.lock().unwrap(), |(count, _)| *count < 100)
+            .unwrap();
         state.1 = true;
         drop(state);
         all.notify_all();
@@ -66,8 +70,9 @@ fn a_wait_with_a_time_limit_ends_and_has_the_lock_again() {
         let (lock, condition) = (Mutex::new(1), Condvar::new());
         let limit = Duration::from_millis(10);
         let begin = Instant::now();
-        let (mut held, result) =
-            condition.wait_timeout_while(lock.lock().unwrap(), limit, |_| true).unwrap();
+        let (mut held, result) = condition
+            .wait_timeout_while(lock.lock().unwrap(), limit, |_| true)
+            .unwrap();
         assert!(result.timed_out() && begin.elapsed() >= limit);
         *held = 2;
         assert!(lock.try_lock().is_err());
@@ -85,7 +90,11 @@ fn a_wait_with_a_time_limit_is_ended_by_a_notification() {
             let (lock, condition) = &*own;
             let limit = Duration::from_secs(3600);
             let held = lock.lock().unwrap();
-            condition.wait_timeout_while(held, limit, |ready| !*ready).unwrap().1.timed_out()
+            condition
+                .wait_timeout_while(held, limit, |ready| !*ready)
+                .unwrap()
+                .1
+                .timed_out()
         });
         ticker.wait();
         *pair.0.lock().unwrap() = true;
@@ -113,8 +122,10 @@ fn a_bounded_queue_loses_and_repeats_nothing() {
                 open_coroutine::spawn(move || {
                     for number in 0..200 {
                         let items = queue.items.lock().unwrap();
-                        let mut items =
-                            queue.not_full.wait_while(items, |items| items.len() >= 2).unwrap();
+                        let mut items = queue
+                            .not_full
+                            .wait_while(items, |items| items.len() >= 2)
+                            .unwrap();
                         items.push_back(number);
                         queue.not_empty.notify_one();
                     }
@@ -127,8 +138,10 @@ fn a_bounded_queue_loses_and_repeats_nothing() {
                 open_coroutine::spawn(move || {
                     let take = |_| {
                         let items = queue.items.lock().unwrap();
-                        let mut items =
-                            queue.not_empty.wait_while(items, |items| items.is_empty()).unwrap();
+                        let mut items = queue
+                            .not_empty
+                            .wait_while(items, |items| items.is_empty())
+                            .unwrap();
                         queue.not_full.notify_one();
                         items.pop_front().unwrap()
                     };
@@ -139,7 +152,10 @@ fn a_bounded_queue_loses_and_repeats_nothing() {
         for producer in producers {
             producer.join().unwrap();
         }
-        let sum: u32 = consumers.into_iter().map(|consumer| consumer.join().unwrap()).sum();
+        let sum: u32 = consumers
+            .into_iter()
+            .map(|consumer| consumer.join().unwrap())
+            .sum();
         assert_eq!(8 * 19_900, sum);
     });
 }

@@ -31,8 +31,10 @@ fn scoped_threads_borrow_from_a_coroutine() {
         let (sender, receiver) = mpsc::channel::<()>();
         let sum: u32 = thread::scope(|scope| {
             let blocked = scope.spawn(move || receiver.recv().unwrap());
-            let halves: Vec<_> =
-                numbers.chunks(50).map(|half| scope.spawn(|| half.iter().sum::<u32>())).collect();
+            let halves: Vec<_> = numbers
+                .chunks(50)
+                .map(|half| scope.spawn(|| half.iter().sum::<u32>()))
+                .collect();
             ticker.wait();
             sender.send(()).unwrap();
             blocked.join().unwrap();
@@ -80,7 +82,9 @@ fn a_thread_and_a_coroutine_take_turns_by_a_condition_variable() {
             for _ in 0..200 {
                 let (lock, changed) = &*shared;
                 let turn = lock.lock().unwrap();
-                let mut turn = changed.wait_while(turn, |turn| *turn % 2 != parity).unwrap();
+                let mut turn = changed
+                    .wait_while(turn, |turn| *turn % 2 != parity)
+                    .unwrap();
                 *turn += 1;
                 changed.notify_all();
             }

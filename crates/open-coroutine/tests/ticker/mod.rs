@@ -33,7 +33,10 @@ impl Ticker {
                 thread::sleep(Duration::from_micros(100));
             }
         });
-        Self { state, task: Some(task) }
+        Self {
+            state,
+            task: Some(task),
+        }
     }
 
     /// Waits for the next few ticks.
