@@ -11,8 +11,6 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
-use std::mem;
-use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +22,7 @@ use super::shared::Shared;
 use super::suspend::IoWait;
 use super::wait::WaitState;
 use super::worker::Worker;
-use crate::coroutine::Segment;
+use crate::coroutine::{Segment, outermost};
 use crate::stack::Stack;
 use crate::sys;
 use crate::task::Run;
@@ -121,10 +119,9 @@ impl Scheduled {
         })));
         let segment = Segment::of(&stack);
         let context = corosensei::Coroutine::with_stack(stack, move |yielder, command| {
-            let abort = AbortOnUnwind;
             // SAFETY: `destroy` ends the context before it frees the object.
-            unsafe { this.as_ref() }.main(yielder, command, &segment);
-            mem::forget(abort);
+            let this = unsafe { this.as_ref() };
+            outermost(|| this.main(yielder, command, &segment));
         });
         // SAFETY: nobody else knows the new object yet.
         unsafe { *this.as_ref().context.get() = Some(context) };
@@ -359,16 +356,6 @@ pub(super) unsafe fn destroy(coroutine: NonNull<Scheduled>, thread: Option<&Thre
     let object = unsafe { Box::from_raw(coroutine.as_ptr()) };
     let context = object.context.into_inner().expect("set by `new`");
     context.into_stack()
-}
-
-/// Nothing may unwind through the switch to the worker, whose storage is
-/// another one. Tasks catch the panics of their closures, so this is a defect.
-struct AbortOnUnwind;
-
-impl Drop for AbortOnUnwind {
-    fn drop(&mut self) {
-        process::abort();
-    }
 }
 
 /// A coroutine that waits, for the one that is to wake it.
