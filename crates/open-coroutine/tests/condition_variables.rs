@@ -34,7 +34,8 @@ fn notify_one_wakes_a_coroutine_that_waits() {
 fn notify_all_wakes_every_coroutine_and_thread() {
     on_every_runtime(|| {
         let pair = Arc::new((Mutex::new((0, false)), Condvar::new(), Condvar::new()));
-        let wait = |pair: Arc<(Mutex<(u32, bool)>, Condvar, Condvar)>| {
+        type Pair = (Mutex<(u32, bool)>, Condvar, Condvar);
+        let wait = |pair: Arc<Pair>| {
             let (lock, all, counted) = &*pair;
             let mut state = lock.lock().unwrap();
             state.0 += 1;

@@ -232,3 +232,35 @@ fn credentials_change_without_waiting_for_anybody() {
         });
     });
 }
+
+#[test]
+fn a_thread_changes_credentials_beside_a_coroutine_that_computes() {
+    on_every_runtime(|| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = stop.clone();
+        // Every worker is busy until the thread is done.
+        let hogs: Vec<_> = (0..2)
+            .map(|_| {
+                let until = until.clone();
+                spawn(move || {
+                    let begin = Instant::now();
+                    while !until.load(SeqCst) && begin.elapsed() < Duration::from_secs(20) {
+                        std::hint::spin_loop();
+                    }
+                    assert!(until.load(SeqCst), "the thread waits for the coroutine");
+                })
+            })
+            .collect();
+        let thread = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            // SAFETY: sets what is set already.
+            let result = unsafe { libc::setegid(libc::getegid()) };
+            stop.store(true, SeqCst);
+            result
+        });
+        for hog in hogs {
+            hog.join().unwrap();
+        }
+        assert_eq!(0, thread.join().unwrap());
+    });
+}

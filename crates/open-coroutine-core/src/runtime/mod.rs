@@ -2,6 +2,7 @@
 //!
 //! * `config`: what users can set, and which values make no sense.
 //! * `capabilities`: mode and driver, and why.
+//! * `credentials`: setuid on a plain thread, while coroutines run.
 //! * `overflow`: the report of a stack overflow.
 //! * `spawn`: from a closure to a queued task.
 //!
@@ -10,6 +11,7 @@
 
 mod capabilities;
 mod config;
+mod credentials;
 mod overflow;
 mod spawn;
 
@@ -189,6 +191,9 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         shared.stop();
         join_all(workers);
         return Err(error);
+    }
+    if shared.settings().isolation.is_some() {
+        credentials::install();
     }
     *SCHEDULER.lock() = Some(shared.clone());
     Ok(Runtime {
