@@ -84,7 +84,7 @@ mod tests {
         outermost(|| trace = inside());
         assert!(trace.contains("inside"), "{trace}");
         let test = "a_backtrace_ends_at_the_outermost_frame";
-        let last = trace.lines().filter(|line| line.contains(": ")).last();
+        let last = trace.lines().rfind(|line| line.contains(": "));
         assert!(last.unwrap().contains("outermost_frame"), "{trace}");
         // Its closure is there, its caller is not.
         assert!(!trace.contains(&format!("{test}\n")), "{trace}");
