@@ -15,7 +15,8 @@
 //! | `sockets` | recv, send, accept, connect, setsockopt |
 //! | `streams` | read, write, pread, pwrite and the vectored ones |
 //! | `descriptors` | close, dup, pipe, socketpair, eventfd, fclose |
-//! | `files` | open, stat, rename, unlink, fsync, flock |
+//! | `files` | open, stat, fsync, flock, sendfile |
+//! | `directories` | mkdir, rename, unlink, link |
 //! | `waiting` | poll, epoll_wait |
 //! | `times` | sleep, nanosleep |
 //! | `threads` | futex, sched_yield, pthread_join, pthread_once, thread-local keys |
@@ -36,6 +37,7 @@ cfg_select! {
         mod real;
 
         pub mod descriptors;
+        pub mod directories;
         pub mod files;
         pub mod names;
         pub mod processes;
