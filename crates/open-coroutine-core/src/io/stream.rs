@@ -31,16 +31,18 @@ pub unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: Option<u64>) -> 
             Some(EAGAIN) | None => return wait_for(op),
             Some(total) => total,
         };
-        if total <= 0 || total as usize == len || !is_regular(fd) {
+        let Some(at) = offset.filter(|_| total > 0 && (total as usize) < len) else {
+            // At the current position a second call would not follow the first
+            // without a gap, if others read there too; so that one is short.
             return total;
-        }
+        };
         // The file ends here, or the rest of it is not in memory.
         let done = total as usize;
         let rest = Op::Read {
             fd,
             buf: buf.byte_add(done),
             len: len - done,
-            offset: offset.map(|at| at + done as u64),
+            offset: Some(at + done as u64),
         };
         total + wait_for(rest).max(0)
     }
