@@ -28,7 +28,9 @@ pub unsafe fn perform(op: Op, deadline: Option<Instant>) -> isize {
             return by_readiness(op, deadline);
         }
         if waits(&op) && op.fd().is_some_and(is_nonblocking) {
-            return op.run();
+            let result = op.run();
+            sched::spend();
+            return result;
         }
         by_driver(op, deadline)
     }
@@ -97,6 +99,7 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
         if let Some(result) = attempt
             && result != EAGAIN
         {
+            sched::spend();
             return result;
         }
         let (Some(fd), Some(events)) = (op.fd(), op.readiness()) else {
@@ -104,6 +107,7 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
             return unsafe { blocking(op) };
         };
         if is_nonblocking(fd) {
+            sched::spend();
             // SAFETY: the caller's promise; the kernel does not block.
             return attempt.unwrap_or_else(|| unsafe { op.run() });
         }

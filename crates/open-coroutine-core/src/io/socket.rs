@@ -299,6 +299,7 @@ pub unsafe fn accept(
         loop {
             let result = attempt_accept(op, fd);
             if result != EAGAIN || is_nonblocking(fd) {
+                sched::spend();
                 return result;
             }
             match wait_ready(fd, libc::POLLIN as u32, deadline) {

@@ -31,6 +31,7 @@ pub unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: Option<u64>) -> 
             Some(EAGAIN) | None => return wait_for(op),
             Some(total) => total,
         };
+        sched::spend();
         let Some(at) = offset.filter(|_| total > 0 && (total as usize) < len) else {
             // At the current position a second call would not follow the first
             // without a gap, if others read there too; so that one is short.
@@ -190,7 +191,10 @@ unsafe fn plain(op: Op) -> isize {
         }
         match op.attempt() {
             Some(EAGAIN) | None => wait_for(op),
-            Some(result) => result,
+            Some(result) => {
+                sched::spend();
+                result
+            }
         }
     }
 }

@@ -51,6 +51,10 @@ enum Command {
     Exit,
 }
 
+/// How many operations in a row a coroutine may do at once. Who always finds
+/// data ready would otherwise never let others run.
+const BUDGET: u32 = 64;
+
 /// A coroutine as the scheduler sees it.
 pub(crate) struct Scheduled {
     shared: Arc<Shared>,
@@ -66,6 +70,8 @@ pub(crate) struct Scheduled {
     priority: Cell<i64>,
     /// Sections in which hooked functions pass through, nested.
     pass_through: Cell<u32>,
+    /// Operations that it may still do at once before others have a turn.
+    budget: Cell<u32>,
     /// The task it runs. Locked because shutdown names tasks from outside.
     task: Lock<Option<Arc<dyn Run>>>,
     /// The same task, for the coroutine itself and its worker.
@@ -110,6 +116,7 @@ impl Scheduled {
             timer: Cell::new(None),
             priority: Cell::new(0),
             pass_through: Cell::new(0),
+            budget: Cell::new(BUDGET),
             task: Lock::new(None),
             current: Cell::new(None),
             listed_at: Cell::new(0),
@@ -292,6 +299,16 @@ impl Scheduled {
         }
     }
 
+    /// Counts an operation that was done without waiting. Returns whether others
+    /// must now have a turn.
+    #[must_use = "others must have a turn"]
+    #[inline]
+    pub(super) fn spend(&self) -> bool {
+        let left = self.budget.get();
+        self.budget.set(left.wrapping_sub(1));
+        left == 0
+    }
+
     /// Gives up the processor for `reason`; returns when resumed. `errno` is as
     /// before.
     ///
@@ -300,6 +317,7 @@ impl Scheduled {
     /// Called on this coroutine, with nothing borrowed of its worker.
     #[inline(never)]
     pub(super) unsafe fn suspend(&self, reason: Suspend) {
+        self.budget.set(BUDGET);
         let errno = sys::errno();
         // SAFETY: `main` set it, and its frame lies below the caller's.
         let command = unsafe { &*self.yielder.get() }.suspend(reason);
