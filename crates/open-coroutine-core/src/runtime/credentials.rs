@@ -64,10 +64,14 @@ pub(super) fn install() {
 unsafe extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // Acquire: pairs with the Release in `install`.
     let handler = HANDLER.load(Acquire);
+    // The interrupted code may be about to read it, and the way back from the
+    // thread's storage brings along the errno that is there.
+    let errno = sys::errno();
     // SAFETY: libc's handler has this signature, and these are its arguments. It
     // makes a system call and clears a flag: it neither suspends nor unwinds.
     unsafe {
         let handler = mem::transmute::<usize, Handler>(handler);
         sched::on_thread_storage(|| handler(signal, info, context));
     }
+    sys::set_errno(errno);
 }
