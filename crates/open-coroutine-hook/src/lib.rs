@@ -20,6 +20,7 @@
 //! | `waiting` | poll, epoll_wait |
 //! | `times` | sleep, nanosleep |
 //! | `threads` | futex, sched_yield, pthread_join, pthread_once, thread-local keys |
+//! | `identity` | pthread_getattr_np, pthread_kill, affinity, scheduling, names |
 //! | `processes` | fork, wait, exit, set*id, dlopen |
 //! | `names` | getaddrinfo, getnameinfo |
 //!
@@ -39,6 +40,7 @@ cfg_select! {
         pub mod descriptors;
         pub mod directories;
         pub mod files;
+        pub mod identity;
         pub mod names;
         pub mod processes;
         pub mod sockets;

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use libc::{
     FILE, addrinfo, clockid_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t, iovec, mode_t,
-    msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_key_t, pthread_once_t, pthread_t, rusage,
+    msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_attr_t, pthread_key_t, pthread_mutexattr_t, pthread_once_t, pthread_t, rusage,
+    cpu_set_t, sched_param, sigval,
     siginfo_t, sigset_t, size_t, sockaddr, socklen_t, ssize_t, timespec, uid_t,
 };
 
@@ -164,6 +165,20 @@ real_checked! { CHECKED:
     fn sleep(c_uint) -> c_uint;
     fn sched_yield() -> c_int;
     fn pthread_join(pthread_t, *mut *mut c_void) -> c_int;
+    fn pthread_getattr_np(pthread_t, *mut pthread_attr_t) -> c_int;
+    fn pthread_getaffinity_np(pthread_t, size_t, *mut cpu_set_t) -> c_int;
+    fn pthread_setaffinity_np(pthread_t, size_t, *const cpu_set_t) -> c_int;
+    fn pthread_getschedparam(pthread_t, *mut c_int, *mut sched_param) -> c_int;
+    fn pthread_setschedparam(pthread_t, c_int, *const sched_param) -> c_int;
+    fn pthread_setschedprio(pthread_t, c_int) -> c_int;
+    fn pthread_getcpuclockid(pthread_t, *mut clockid_t) -> c_int;
+    fn pthread_getname_np(pthread_t, *mut c_char, size_t) -> c_int;
+    fn pthread_setname_np(pthread_t, *const c_char) -> c_int;
+    fn pthread_kill(pthread_t, c_int) -> c_int;
+    fn pthread_sigqueue(pthread_t, c_int, sigval) -> c_int;
+    fn pthread_cancel(pthread_t) -> c_int;
+    fn pthread_mutexattr_setprotocol(*mut pthread_mutexattr_t, c_int) -> c_int;
+    fn pthread_mutexattr_setrobust(*mut pthread_mutexattr_t, c_int) -> c_int;
     fn pthread_key_create(*mut pthread_key_t, Option<Destructor>) -> c_int;
     fn pthread_key_delete(pthread_key_t) -> c_int;
     fn dl_iterate_phdr(Option<Callback>, *mut c_void) -> c_int;
@@ -187,11 +202,13 @@ real_checked! { CHECKED:
 }
 
 // Variadic in C, and declared here with the arguments that they are called with;
-// or declared in the libc crate without the null pointer that C allows.
+// or declared in the libc crate without the null pointer that C allows; or
+// unwinding, which the caller adds to the type.
 real! { UNCHECKED:
     fn fcntl(c_int, c_int, usize) -> c_int;
     fn fcntl64(c_int, c_int, usize) -> c_int;
     fn ioctl(c_int, c_ulong, usize) -> c_int;
+    fn pthread_exit(*mut c_void) -> !;
     fn pthread_once(*mut pthread_once_t, Option<unsafe extern "C" fn()>) -> c_int;
     fn open(*const c_char, c_int, mode_t) -> c_int;
     fn open64(*const c_char, c_int, mode_t) -> c_int;

@@ -9,7 +9,7 @@ use open_coroutine_core::sync::futex;
 use open_coroutine_core::{sched, tls};
 
 use crate::convert::{divert, offload, to_c, to_int};
-use crate::{descriptors, real};
+use crate::{descriptors, identity, real};
 
 /// `syscall(2)`. The variadic arguments are passed like any others on the
 /// supported architectures. Of all calls only two are looked at: futexes, by
@@ -162,13 +162,18 @@ pub unsafe extern "C" fn sched_yield() -> c_int {
     0
 }
 
-/// `pthread_join(3)`: a thread of the pool waits for the other thread.
+/// `pthread_join(3)`: a thread of the pool waits for the other thread. A
+/// coroutine cannot be joined by its id; libc would wait for ever.
 ///
 /// # Safety
 ///
 /// The contract of `pthread_join(3)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pthread_join(thread: pthread_t, value: *mut *mut c_void) -> c_int {
+    // SAFETY: the caller's contract.
+    if let Err(error) = unsafe { identity::check_thread(thread) } {
+        return error;
+    }
     if !divert() {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::pthread_join.get()(thread, value) };

@@ -11,6 +11,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Instant;
@@ -78,6 +79,8 @@ pub(crate) struct Scheduled {
     current: Cell<Option<NonNull<dyn Run>>>,
     /// Its place in the runtime's list of all coroutines, whose lock guards it.
     listed_at: Cell<usize>,
+    /// The usable bytes of its stack.
+    stack: Range<usize>,
     /// Restricted mode: the thread's innermost stack segment while suspended.
     segment: Cell<*const Segment>,
     block: UnsafeCell<Option<tls::Block>>,
@@ -120,6 +123,7 @@ impl Scheduled {
             task: Lock::new(None),
             current: Cell::new(None),
             listed_at: Cell::new(0),
+            stack: stack.usable(),
             segment: Cell::new(ptr::null()),
             block: UnsafeCell::new(block),
             context: UnsafeCell::new(None),
@@ -218,6 +222,10 @@ impl Scheduled {
 
     pub(super) fn pass_through(&self) -> &Cell<u32> {
         &self.pass_through
+    }
+
+    pub(super) fn stack(&self) -> &Range<usize> {
+        &self.stack
     }
 
     pub(super) fn is_isolated(&self) -> bool {

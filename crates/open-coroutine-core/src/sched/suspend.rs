@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_int;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -73,6 +74,12 @@ pub fn with_current_name(body: impl FnOnce(&str)) {
     if let Some(coroutine) = current() {
         coroutine.with_task_name(body);
     }
+}
+
+/// The usable bytes of the stack that the calling coroutine began on; `None` on
+/// a plain thread.
+pub fn current_stack() -> Option<Range<usize>> {
+    current().map(|coroutine| coroutine.stack().clone())
 }
 
 /// The means by which the calling coroutine has storage of its own; on a plain

@@ -149,6 +149,15 @@ pub unsafe fn on_thread<R>(thread: &ThreadTls, _block: &Block, _f: impl FnOnce()
     match thread.0 {}
 }
 
+/// Whether `thread` is what `pthread_self` returns on a block: there are none.
+///
+/// # Safety
+///
+/// None: nothing is looked at.
+pub unsafe fn is_block(_thread: usize) -> bool {
+    false
+}
+
 /// Takes note of a new pthread key: not needed on this platform.
 ///
 /// # Safety

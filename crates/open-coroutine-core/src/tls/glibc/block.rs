@@ -20,6 +20,11 @@ const END_OF_IDS: i32 = 0x3fff_0000;
 
 const SHARDS: usize = 8;
 
+/// Whether a thread descriptor with this id is that of a block.
+pub(super) fn is_id(thread_id: i32) -> bool {
+    (FIRST_ID..END_OF_IDS).contains(&thread_id)
+}
+
 /// What lies in front of a block.
 #[repr(C, align(16))]
 struct Header {

@@ -212,6 +212,29 @@ impl ThreadTls {
     }
 }
 
+/// Whether `thread`, a `pthread_t`, is what `pthread_self` returns on a block.
+///
+/// # Safety
+///
+/// It is the id of a thread or coroutine that has not ended, as libc's own
+/// functions ask for.
+pub unsafe fn is_block(thread: usize) -> bool {
+    let Some(isolation) = decided() else {
+        return false;
+    };
+    let layout = &isolation.layout;
+    let thread_id = layout.thread_id - arch::descriptor(layout.descriptor_size);
+    // SAFETY: a `pthread_t` is the address of a thread descriptor, which lives
+    // as the caller promises.
+    let thread_id = unsafe {
+        (thread as *const u8)
+            .offset(thread_id)
+            .cast::<i32>()
+            .read_volatile()
+    };
+    block::is_id(thread_id)
+}
+
 /// Installs the block's TLS on the thread that `thread` was captured on.
 ///
 /// # Safety
