@@ -165,8 +165,10 @@ fn names_are_looked_up() {
 }
 
 /// Builds a library with a thread-local variable that starts with 42.
-fn build_library() -> CString {
-    let directory = env::temp_dir().join(format!("open-coroutine-library-{}", process::id()));
+/// It belongs to the test that calls this.
+fn build_library(test: &str) -> CString {
+    let directory = format!("open-coroutine-library-{test}-{}", process::id());
+    let directory = env::temp_dir().join(directory);
     fs::create_dir_all(&directory).unwrap();
     let (source, library) = (directory.join("counter.c"), directory.join("libcounter.so"));
     fs::write(
@@ -184,7 +186,7 @@ fn build_library() -> CString {
 #[test]
 fn a_library_that_is_loaded_has_thread_locals_in_every_coroutine() {
     on_every_runtime(|| {
-        let library = build_library();
+        let library = build_library("loaded");
         let barrier = Arc::new(std::sync::Barrier::new(2));
         let turn = barrier.clone();
         let (sender, receiver) = std::sync::mpsc::channel::<usize>();
@@ -212,6 +214,42 @@ fn a_library_that_is_loaded_has_thread_locals_in_every_coroutine() {
             (count(), count())
         });
         assert_eq!((42, 43), younger.join().unwrap());
+    });
+}
+
+#[test]
+fn a_library_that_is_closed_and_loaded_again_begins_anew() {
+    on_every_runtime(|| {
+        let library = build_library("closed");
+        let (sender, receiver) =
+            std::sync::mpsc::channel::<(usize, std::sync::mpsc::Sender<i32>)>();
+        let older = spawn(move || {
+            for (address, answer) in receiver {
+                // SAFETY: the address of `count`, in a library that is loaded
+                // until the answer has come.
+                let count: extern "C" fn() -> i32 = unsafe { std::mem::transmute(address) };
+                answer.send(count()).unwrap();
+            }
+        });
+        for _ in 0..5 {
+            // SAFETY: the library has neither initialisers nor finalisers, and is
+            // closed when nobody uses it any more.
+            unsafe {
+                let handle = libc::dlopen(library.as_ptr(), libc::RTLD_NOW);
+                assert!(!handle.is_null());
+                let count = libc::dlsym(handle, c"count".as_ptr());
+                let (answer, answers) = std::sync::mpsc::channel();
+                sender.send((count as usize, answer)).unwrap();
+                assert_eq!(42, answers.recv().unwrap());
+                let count: extern "C" fn() -> i32 = std::mem::transmute(count);
+                assert_eq!((42, 43), (count(), count()));
+                thread::yield_now();
+                assert_eq!(44, count());
+                assert_eq!(0, libc::dlclose(handle));
+            }
+        }
+        drop(sender);
+        older.join().unwrap();
     });
 }
 
