@@ -23,6 +23,7 @@ fn beside_traffic(body: impl FnOnce()) {
     let address = listener.local_addr().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let until = stop.clone();
+    let (started, start) = std::sync::mpsc::channel();
     let server = spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut byte = [0];
@@ -32,18 +33,17 @@ fn beside_traffic(body: impl FnOnce()) {
     });
     let client = spawn(move || {
         let mut stream = TcpStream::connect(address).unwrap();
-        let mut count = 0;
         while !until.load(SeqCst) {
             stream.write_all(&[7]).unwrap();
             stream.read_exact(&mut [0]).unwrap();
-            count += 1;
+            let _ = started.send(());
             thread::sleep(Duration::from_micros(100));
         }
-        count
     });
+    start.recv().unwrap();
     body();
     stop.store(true, SeqCst);
-    assert!(client.join().unwrap() > 0);
+    client.join().unwrap();
     server.join().unwrap();
 }
 
