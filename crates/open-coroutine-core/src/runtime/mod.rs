@@ -155,7 +155,6 @@ pub fn init(config: Config) -> Result<(), InitError> {
 fn start(config: Config) -> Result<Runtime, InitError> {
     let chosen = config.choose()?;
     overflow::install();
-    crate::stack::pool();
     let count = chosen.settings.workers;
     let queues: Vec<_> = (0..count).map(|_| sched::Queue::new()).collect();
     let shared = Arc::new(Shared::new(chosen.settings, &queues, Pool::default()));

@@ -174,12 +174,6 @@ impl Shared {
         &self.pool
     }
 
-    /// The runtime that the caller runs in, if it runs on one of its workers.
-    pub fn current() -> Option<Arc<Self>> {
-        // SAFETY: the worker is valid for this call, and holds its `Shared`.
-        unsafe { local::worker().as_ref() }.map(|worker| worker.shared().clone())
-    }
-
     pub(super) fn seats(&self) -> &[CachePadded<Seat>] {
         &self.seats
     }
@@ -309,8 +303,7 @@ impl Shared {
                 continue;
             }
             let epoch = *epoch.get_or_insert_with(driver::begin_close);
-            // SAFETY: valid until the caller suspends, which it does not here.
-            match unsafe { local::worker().as_ref() } {
+            match self.own_worker() {
                 // At once, so that what is queued there still meets the file.
                 Some(worker) if worker.index() == index => worker.close_notice(fd, epoch),
                 _ => self.send(index, Message::Closed { fd, epoch }),

@@ -5,7 +5,6 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ops::Range;
-use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +12,7 @@ use std::time::Instant;
 use super::local;
 use super::scheduled::{Scheduled, Suspend, Waiter};
 use super::shared::Shared;
-use crate::driver::{Kind, Op, Request};
+use crate::driver::{Op, Request};
 use crate::task::Run;
 use crate::timer::TimerKey;
 use crate::tls;
@@ -95,11 +94,6 @@ pub fn isolation() -> Option<&'static tls::Isolation> {
 /// coroutine may end before what its caller keeps.
 pub fn current_shared() -> Option<Arc<Shared>> {
     Some(current()?.shared().clone())
-}
-
-/// Which driver the calling coroutine's runtime uses.
-pub fn driver_kind() -> Option<Kind> {
-    Some(current()?.shared().settings().driver)
 }
 
 /// Runs `body` with hooked functions passing through to libc.
@@ -236,10 +230,4 @@ pub unsafe fn on_thread_storage<R>(body: impl FnOnce() -> R) -> R {
     };
     // SAFETY: the caller's promise; the coroutine runs on this worker.
     unsafe { tls::on_thread(thread, block, body) }
-}
-
-/// Ends every wait on `fd` with `EBADF`; called before `fd` is closed or
-/// replaced. `shared` is any runtime that may have such waits.
-pub fn notify_close(shared: &Shared, fd: RawFd) {
-    shared.notify_close(fd);
 }

@@ -459,18 +459,3 @@ pub fn wake_all_coroutines(word: &AtomicU32) {
 pub fn abandon() {
     ABANDONED.store(true, Relaxed);
 }
-
-/// For tests: how many coroutines wait on `word`.
-pub fn waiting_on(word: &AtomicU32) -> usize {
-    let key = ptr::from_ref(word) as usize;
-    let list = TABLE[bucket_of(key)].list.lock();
-    let mut count = 0;
-    let mut next = list.first;
-    while let Some(node) = next {
-        // SAFETY: linked nodes are alive, and the list is locked.
-        let node = unsafe { node.as_ref() };
-        count += usize::from(node.key.get() == key);
-        next = node.next.get();
-    }
-    count
-}
