@@ -1,11 +1,12 @@
 //! Files and directories. What a driver can do is done by it; the rest waits
 //! for the disk on a thread of the pool.
 
-use std::ffi::{c_char, c_int, c_uint};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use libc::{mode_t, off_t, off64_t, size_t, ssize_t};
 use open_coroutine_core::driver::Op;
-use open_coroutine_core::io;
+use open_coroutine_core::io::{self, Awaits};
+use open_coroutine_core::sched::Hooks;
 
 use crate::convert::{divert, offload, to_int};
 use crate::descriptors::begins;
@@ -19,7 +20,7 @@ use crate::real;
 /// The contract of `open(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    if !divert() {
+    if !divert(Hooks::FILES) {
         // SAFETY: the caller's contract, passed on unchanged.
         return begins(unsafe { real::open.get()(path, flags, mode) });
     }
@@ -35,7 +36,7 @@ pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -
 /// The contract of `open(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    if !divert() {
+    if !divert(Hooks::FILES) {
         // SAFETY: the caller's contract, passed on unchanged.
         return begins(unsafe { real::open64.get()(path, flags, mode) });
     }
@@ -50,8 +51,13 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t)
 ///
 /// The contract of `openat(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    if !divert() {
+pub unsafe extern "C" fn openat(
+    dir: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: mode_t,
+) -> c_int {
+    if !divert(Hooks::FILES) {
         // SAFETY: the caller's contract, passed on unchanged.
         return begins(unsafe { real::openat.get()(dir, path, flags, mode) });
     }
@@ -66,8 +72,13 @@ pub unsafe extern "C" fn openat(dir: c_int, path: *const c_char, flags: c_int, m
 ///
 /// The contract of `openat(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    if !divert() {
+pub unsafe extern "C" fn openat64(
+    dir: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: mode_t,
+) -> c_int {
+    if !divert(Hooks::FILES) {
         // SAFETY: the caller's contract, passed on unchanged.
         return begins(unsafe { real::openat64.get()(dir, path, flags, mode) });
     }
@@ -85,66 +96,6 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -
     begins(to_int(unsafe { io::open(dir, path, flags, mode) }))
 }
 
-/// `stat(2)`
-///
-/// # Safety
-///
-/// The contract of `stat(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn stat(path: *const c_char, buf: *mut libc::stat) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::stat.get()(path, buf) };
-    }
-    // SAFETY: the caller keeps what it passes valid until we return.
-    offload(move || unsafe { real::stat.get()(path, buf) })
-}
-
-/// `stat(2)`
-///
-/// # Safety
-///
-/// The contract of `stat(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn stat64(path: *const c_char, buf: *mut libc::stat64) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::stat64.get()(path, buf) };
-    }
-    // SAFETY: the caller keeps what it passes valid until we return.
-    offload(move || unsafe { real::stat64.get()(path, buf) })
-}
-
-/// `lstat(2)`
-///
-/// # Safety
-///
-/// The contract of `lstat(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lstat(path: *const c_char, buf: *mut libc::stat) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::lstat.get()(path, buf) };
-    }
-    // SAFETY: the caller keeps what it passes valid until we return.
-    offload(move || unsafe { real::lstat.get()(path, buf) })
-}
-
-/// `lstat(2)`
-///
-/// # Safety
-///
-/// The contract of `lstat(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lstat64(path: *const c_char, buf: *mut libc::stat64) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::lstat64.get()(path, buf) };
-    }
-    // SAFETY: the caller keeps what it passes valid until we return.
-    offload(move || unsafe { real::lstat64.get()(path, buf) })
-}
-
 /// `statx(2)`
 ///
 /// # Safety
@@ -159,190 +110,138 @@ pub unsafe extern "C" fn statx(
     buf: *mut libc::statx,
 ) -> c_int {
     // What is asked of an open file is in memory.
-    if !divert() || flags & libc::AT_EMPTY_PATH != 0 {
+    if !divert(Hooks::FILES) || flags & libc::AT_EMPTY_PATH != 0 {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::statx.get()(dir, path, flags, mask, buf) };
     }
     // SAFETY: the caller keeps path and buffer valid until we return.
-    to_int(unsafe { io::perform(Op::StatX { dir, path, flags, mask, buf }, None) })
+    to_int(unsafe {
+        io::perform(
+            Op::StatX {
+                dir,
+                path,
+                flags,
+                mask,
+                buf,
+            },
+            None,
+        )
+    })
 }
 
-/// `fsync(2)`
+/// `fstatat(2)`
 ///
 /// # Safety
 ///
-/// The contract of `fsync(2)`.
+/// The contract of `fstatat(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fsync(fd: c_int) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::fsync.get()(fd) };
-    }
-    // SAFETY: the descriptor is the caller's.
-    to_int(unsafe { io::perform(Op::Fsync { fd, data_only: false }, None) })
+pub unsafe extern "C" fn fstatat64(
+    dir: c_int,
+    path: *const c_char,
+    buf: *mut libc::stat64,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: on 64-bit systems the two structures are the same.
+    unsafe { fstatat(dir, path, buf.cast(), flags) }
 }
 
-/// `fdatasync(2)`
+/// `fstatat(2)`
 ///
 /// # Safety
 ///
-/// The contract of `fdatasync(2)`.
+/// The contract of `fstatat(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::fdatasync.get()(fd) };
-    }
-    // SAFETY: the descriptor is the caller's.
-    to_int(unsafe { io::perform(Op::Fsync { fd, data_only: true }, None) })
-}
-
-/// `ftruncate(2)`
-///
-/// # Safety
-///
-/// The contract of `ftruncate(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ftruncate(fd: c_int, length: off_t) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::ftruncate.get()(fd, length) };
-    }
-    // SAFETY: the descriptor is the caller's.
-    offload(move || unsafe { real::ftruncate.get()(fd, length) })
-}
-
-/// `ftruncate(2)`
-///
-/// # Safety
-///
-/// The contract of `ftruncate(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ftruncate64(fd: c_int, length: off64_t) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::ftruncate64.get()(fd, length) };
-    }
-    // SAFETY: the descriptor is the caller's.
-    offload(move || unsafe { real::ftruncate64.get()(fd, length) })
-}
-
-/// `fallocate(2)`
-///
-/// # Safety
-///
-/// The contract of `fallocate(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fallocate(fd: c_int, mode: c_int, offset: off_t, length: off_t) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::fallocate.get()(fd, mode, offset, length) };
-    }
-    // SAFETY: the descriptor is the caller's.
-    offload(move || unsafe { real::fallocate.get()(fd, mode, offset, length) })
-}
-
-/// `fallocate(2)`
-///
-/// # Safety
-///
-/// The contract of `fallocate(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fallocate64(fd: c_int, mode: c_int, offset: off64_t, length: off64_t) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::fallocate64.get()(fd, mode, offset, length) };
-    }
-    // SAFETY: the descriptor is the caller's.
-    offload(move || unsafe { real::fallocate64.get()(fd, mode, offset, length) })
-}
-
-/// `flock(2)`
-///
-/// # Safety
-///
-/// The contract of `flock(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn flock(fd: c_int, operation: c_int) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::flock.get()(fd, operation) };
-    }
-    // SAFETY: the descriptor is the caller's.
-    offload(move || unsafe { real::flock.get()(fd, operation) })
-}
-
-/// `chmod(2)`
-///
-/// # Safety
-///
-/// The contract of `chmod(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn chmod(path: *const c_char, mode: mode_t) -> c_int {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::chmod.get()(path, mode) };
-    }
+pub unsafe extern "C" fn fstatat(
+    dir: c_int,
+    path: *const c_char,
+    buf: *mut libc::stat,
+    flags: c_int,
+) -> c_int {
     // SAFETY: the caller keeps what it passes valid until we return.
-    offload(move || unsafe { real::chmod.get()(path, mode) })
+    let call = move || unsafe { real::fstatat.get()(dir, path, buf, flags) };
+    // What is asked of an open file is in memory.
+    if divert(Hooks::FILES) && flags & libc::AT_EMPTY_PATH == 0 {
+        offload(Awaits::System, call)
+    } else {
+        call()
+    }
 }
 
-/// `copy_file_range(2)`
-///
-/// # Safety
-///
-/// The contract of `copy_file_range(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn copy_file_range(from: c_int, from_offset: *mut off64_t, to: c_int, to_offset: *mut off64_t, len: size_t, flags: c_uint) -> ssize_t {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::copy_file_range.get()(from, from_offset, to, to_offset, len, flags) };
-    }
-    // SAFETY: the caller keeps what it passes valid until we return.
-    offload(move || unsafe { real::copy_file_range.get()(from, from_offset, to, to_offset, len, flags) })
+shims! { FILES:
+    /// `fsync(2)`
+    fn fsync(fd: c_int) -> c_int => to_int(io::perform(Op::Fsync { fd, data_only: false }, None));
+    /// `fdatasync(2)`
+    fn fdatasync(fd: c_int) -> c_int => {
+        to_int(io::perform(Op::Fsync { fd, data_only: true }, None))
+    };
 }
 
-/// `sendfile(2)`
-///
-/// # Safety
-///
-/// The contract of `sendfile(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, len: size_t) -> ssize_t {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::sendfile.get()(to, from, offset, len) };
-    }
-    // SAFETY: the caller keeps what it passes valid until we return.
-    offload(move || unsafe { real::sendfile.get()(to, from, offset, len) })
+offloaded! { FILES, System:
+    /// `stat(2)`
+    fn stat(path: *const c_char, buf: *mut libc::stat) -> c_int;
+    /// `stat(2)`
+    fn stat64(path: *const c_char, buf: *mut libc::stat64) -> c_int;
+    /// `lstat(2)`
+    fn lstat(path: *const c_char, buf: *mut libc::stat) -> c_int;
+    /// `lstat(2)`
+    fn lstat64(path: *const c_char, buf: *mut libc::stat64) -> c_int;
+    /// `ftruncate(2)`
+    fn ftruncate(fd: c_int, length: off_t) -> c_int;
+    /// `ftruncate(2)`
+    fn ftruncate64(fd: c_int, length: off64_t) -> c_int;
+    /// `fallocate(2)`
+    fn fallocate(fd: c_int, mode: c_int, offset: off_t, length: off_t) -> c_int;
+    /// `fallocate(2)`
+    fn fallocate64(fd: c_int, mode: c_int, offset: off64_t, length: off64_t) -> c_int;
+    /// `posix_fallocate(3)`
+    fn posix_fallocate(fd: c_int, offset: off_t, length: off_t) -> c_int;
+    /// `posix_fallocate(3)`
+    fn posix_fallocate64(fd: c_int, offset: off64_t, length: off64_t) -> c_int;
+    /// `sync_file_range(2)`
+    fn sync_file_range(fd: c_int, offset: off64_t, length: off64_t, flags: c_uint) -> c_int;
+    /// `syncfs(2)`
+    fn syncfs(fd: c_int) -> c_int;
+    /// `sync(2)`
+    fn sync() -> ();
+    /// `msync(2)`
+    fn msync(start: *mut c_void, length: size_t, flags: c_int) -> c_int;
+    /// `copy_file_range(2)`
+    fn copy_file_range(
+        from: c_int,
+        from_offset: *mut off64_t,
+        to: c_int,
+        to_offset: *mut off64_t,
+        len: size_t,
+        flags: c_uint
+    ) -> ssize_t;
 }
 
-/// `sendfile(2)`
-///
-/// # Safety
-///
-/// The contract of `sendfile(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut off64_t, len: size_t) -> ssize_t {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::sendfile64.get()(to, from, offset, len) };
-    }
-    // SAFETY: the caller keeps what it passes valid until we return.
-    offload(move || unsafe { real::sendfile64.get()(to, from, offset, len) })
+offloaded! { FILES, Others:
+    /// `flock(2)`
+    fn flock(fd: c_int, operation: c_int) -> c_int;
+    /// `lockf(3)`
+    fn lockf(fd: c_int, command: c_int, length: off_t) -> c_int;
+    /// `lockf(3)`
+    fn lockf64(fd: c_int, command: c_int, length: off64_t) -> c_int;
 }
 
-/// `splice(2)`
-///
-/// # Safety
-///
-/// The contract of `splice(2)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn splice(from: c_int, from_offset: *mut off64_t, to: c_int, to_offset: *mut off64_t, len: size_t, flags: c_uint) -> ssize_t {
-    if !divert() {
-        // SAFETY: the caller's contract, passed on unchanged.
-        return unsafe { real::splice.get()(from, from_offset, to, to_offset, len, flags) };
-    }
-    // SAFETY: the caller keeps what it passes valid until we return.
-    offload(move || unsafe { real::splice.get()(from, from_offset, to, to_offset, len, flags) })
+// Between pipes and sockets these wait for a peer.
+offloaded! { STREAMS, Others:
+    /// `sendfile(2)`
+    fn sendfile(to: c_int, from: c_int, offset: *mut off_t, len: size_t) -> ssize_t;
+    /// `sendfile(2)`
+    fn sendfile64(to: c_int, from: c_int, offset: *mut off64_t, len: size_t) -> ssize_t;
+    /// `splice(2)`
+    fn splice(
+        from: c_int,
+        from_offset: *mut off64_t,
+        to: c_int,
+        to_offset: *mut off64_t,
+        len: size_t,
+        flags: c_uint
+    ) -> ssize_t;
+    /// `tee(2)`
+    fn tee(from: c_int, to: c_int, len: size_t, flags: c_uint) -> ssize_t;
+    /// `vmsplice(2)`
+    fn vmsplice(fd: c_int, iov: *const libc::iovec, count: size_t, flags: c_uint) -> ssize_t;
 }

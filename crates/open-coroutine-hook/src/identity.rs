@@ -317,8 +317,13 @@ fn own_name() -> Option<[u8; NAME_SIZE]> {
     if set[0] != 0 {
         return Some(set);
     }
-    sched::with_current_task(|task| task.meta().name.as_deref().map(|name| padded(name.as_bytes())))
-        .flatten()
+    sched::with_current_task(|task| {
+        task.meta()
+            .name
+            .as_deref()
+            .map(|name| padded(name.as_bytes()))
+    })
+    .flatten()
 }
 
 /// As much of `name` as fits, with zeros after it.

@@ -34,6 +34,7 @@
 
 cfg_select! {
     all(target_os = "linux", target_env = "gnu", not(target_feature = "crt-static")) => {
+        #[macro_use]
         mod convert;
         mod real;
 

@@ -6,8 +6,9 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use libc::{gid_t, id_t, idtype_t, pid_t, rusage, siginfo_t, size_t, uid_t};
+use open_coroutine_core::io::Awaits;
+use open_coroutine_core::sched::{self, Hooks};
 use open_coroutine_core::sync::futex;
-use open_coroutine_core::sched;
 
 use crate::convert::{divert, offload};
 use crate::real;
@@ -22,9 +23,8 @@ use crate::real;
 pub unsafe extern "C" fn fork() -> pid_t {
     // SAFETY: the caller's contract; libc looks at the thread's storage, and
     // its handlers for forks must not suspend.
-    let pid = unsafe {
-        sched::without_diversion(|| sched::on_thread_storage(|| real::fork.get()()))
-    };
+    let pid =
+        unsafe { sched::without_diversion(|| sched::on_thread_storage(|| real::fork.get()())) };
     if pid == 0 {
         sched::stop_diverting();
         futex::abandon();
@@ -53,7 +53,11 @@ pub unsafe extern "C" fn vfork() -> pid_t {
 pub unsafe extern "C" fn waitpid(pid: pid_t, status: *mut c_int, options: c_int) -> pid_t {
     // SAFETY: the caller keeps what it passes valid until we return.
     let call = move || unsafe { real::waitpid.get()(pid, status, options) };
-    if divert() && options & libc::WNOHANG == 0 { offload(call) } else { call() }
+    if divert(Hooks::PROCESSES) && options & libc::WNOHANG == 0 {
+        offload(Awaits::Others, call)
+    } else {
+        call()
+    }
 }
 
 /// `wait4(2)`
@@ -70,7 +74,11 @@ pub unsafe extern "C" fn wait4(
 ) -> pid_t {
     // SAFETY: the caller keeps what it passes valid until we return.
     let call = move || unsafe { real::wait4.get()(pid, status, options, usage) };
-    if divert() && options & libc::WNOHANG == 0 { offload(call) } else { call() }
+    if divert(Hooks::PROCESSES) && options & libc::WNOHANG == 0 {
+        offload(Awaits::Others, call)
+    } else {
+        call()
+    }
 }
 
 /// `waitid(2)`
@@ -87,7 +95,11 @@ pub unsafe extern "C" fn waitid(
 ) -> c_int {
     // SAFETY: the caller keeps what it passes valid until we return.
     let call = move || unsafe { real::waitid.get()(kind, id, info, options) };
-    if divert() && options & libc::WNOHANG == 0 { offload(call) } else { call() }
+    if divert(Hooks::PROCESSES) && options & libc::WNOHANG == 0 {
+        offload(Awaits::Others, call)
+    } else {
+        call()
+    }
 }
 
 /// `exit(3)`: what runs at exit is not suspended, because others would go on

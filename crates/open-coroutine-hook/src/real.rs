@@ -8,10 +8,10 @@ use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use libc::{
-    FILE, addrinfo, clockid_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t, iovec, mode_t,
-    msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_attr_t, pthread_key_t, pthread_mutexattr_t, pthread_once_t, pthread_t, rusage,
-    cpu_set_t, sched_param, sigval,
-    siginfo_t, sigset_t, size_t, sockaddr, socklen_t, ssize_t, timespec, uid_t,
+    FILE, addrinfo, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t,
+    iovec, mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_attr_t, pthread_key_t,
+    pthread_mutexattr_t, pthread_once_t, pthread_t, rusage, sched_param, siginfo_t, sigset_t,
+    sigval, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval, uid_t, utimbuf,
 };
 
 use crate::Symbol;
@@ -91,6 +91,10 @@ pub(crate) type Destructor = unsafe extern "C" fn(*mut c_void);
 type Stat = libc::stat;
 type Stat64 = libc::stat64;
 type Statx = libc::statx;
+type Statfs = libc::statfs;
+type Statfs64 = libc::statfs64;
+type Statvfs = libc::statvfs;
+type Statvfs64 = libc::statvfs64;
 
 real_checked! { CHECKED:
     fn recv(c_int, *mut c_void, size_t, c_int) -> ssize_t;
@@ -130,6 +134,7 @@ real_checked! { CHECKED:
     fn stat64(*const c_char, *mut Stat64) -> c_int;
     fn lstat(*const c_char, *mut Stat) -> c_int;
     fn lstat64(*const c_char, *mut Stat64) -> c_int;
+    fn fstatat(c_int, *const c_char, *mut Stat, c_int) -> c_int;
     fn statx(c_int, *const c_char, c_int, c_uint, *mut Statx) -> c_int;
     fn fsync(c_int) -> c_int;
     fn fdatasync(c_int) -> c_int;
@@ -137,21 +142,62 @@ real_checked! { CHECKED:
     fn ftruncate64(c_int, off64_t) -> c_int;
     fn fallocate(c_int, c_int, off_t, off_t) -> c_int;
     fn fallocate64(c_int, c_int, off64_t, off64_t) -> c_int;
+    fn posix_fallocate(c_int, off_t, off_t) -> c_int;
+    fn posix_fallocate64(c_int, off64_t, off64_t) -> c_int;
+    fn sync_file_range(c_int, off64_t, off64_t, c_uint) -> c_int;
+    fn syncfs(c_int) -> c_int;
+    fn sync() -> ();
+    fn msync(*mut c_void, size_t, c_int) -> c_int;
     fn flock(c_int, c_int) -> c_int;
+    fn lockf(c_int, c_int, off_t) -> c_int;
     fn mkdir(*const c_char, mode_t) -> c_int;
     fn mkdirat(c_int, *const c_char, mode_t) -> c_int;
+    fn mkfifo(*const c_char, mode_t) -> c_int;
+    fn mkfifoat(c_int, *const c_char, mode_t) -> c_int;
+    fn mknod(*const c_char, mode_t, dev_t) -> c_int;
+    fn mknodat(c_int, *const c_char, mode_t, dev_t) -> c_int;
     fn rmdir(*const c_char) -> c_int;
     fn unlink(*const c_char) -> c_int;
     fn unlinkat(c_int, *const c_char, c_int) -> c_int;
+    fn remove(*const c_char) -> c_int;
     fn rename(*const c_char, *const c_char) -> c_int;
     fn renameat(c_int, *const c_char, c_int, *const c_char) -> c_int;
+    fn renameat2(c_int, *const c_char, c_int, *const c_char, c_uint) -> c_int;
     fn link(*const c_char, *const c_char) -> c_int;
     fn linkat(c_int, *const c_char, c_int, *const c_char, c_int) -> c_int;
     fn symlink(*const c_char, *const c_char) -> c_int;
+    fn symlinkat(*const c_char, c_int, *const c_char) -> c_int;
     fn readlink(*const c_char, *mut c_char, size_t) -> ssize_t;
+    fn readlinkat(c_int, *const c_char, *mut c_char, size_t) -> ssize_t;
+    fn access(*const c_char, c_int) -> c_int;
+    fn faccessat(c_int, *const c_char, c_int, c_int) -> c_int;
+    fn chdir(*const c_char) -> c_int;
     fn chmod(*const c_char, mode_t) -> c_int;
+    fn fchmodat(c_int, *const c_char, mode_t, c_int) -> c_int;
+    fn chown(*const c_char, uid_t, gid_t) -> c_int;
+    fn lchown(*const c_char, uid_t, gid_t) -> c_int;
+    fn fchownat(c_int, *const c_char, uid_t, gid_t, c_int) -> c_int;
+    fn utime(*const c_char, *const utimbuf) -> c_int;
+    fn utimes(*const c_char, *const timeval) -> c_int;
+    fn utimensat(c_int, *const c_char, *const timespec, c_int) -> c_int;
+    fn truncate(*const c_char, off_t) -> c_int;
+    fn truncate64(*const c_char, off64_t) -> c_int;
+    fn getxattr(*const c_char, *const c_char, *mut c_void, size_t) -> ssize_t;
+    fn setxattr(*const c_char, *const c_char, *const c_void, size_t, c_int) -> c_int;
+    fn listxattr(*const c_char, *mut c_char, size_t) -> ssize_t;
+    fn removexattr(*const c_char, *const c_char) -> c_int;
+    fn statfs(*const c_char, *mut Statfs) -> c_int;
+    fn statfs64(*const c_char, *mut Statfs64) -> c_int;
+    fn statvfs(*const c_char, *mut Statvfs) -> c_int;
+    fn statvfs64(*const c_char, *mut Statvfs64) -> c_int;
+    fn mkdtemp(*mut c_char) -> *mut c_char;
+    fn mkstemp(*mut c_char) -> c_int;
+    fn mkstemps(*mut c_char, c_int) -> c_int;
+    fn mkostemp(*mut c_char, c_int) -> c_int;
     fn realpath(*const c_char, *mut c_char) -> *mut c_char;
     fn opendir(*const c_char) -> *mut libc::DIR;
+    fn tee(c_int, c_int, size_t, c_uint) -> ssize_t;
+    fn vmsplice(c_int, *const iovec, size_t, c_uint) -> ssize_t;
     fn copy_file_range(c_int, *mut off64_t, c_int, *mut off64_t, size_t, c_uint) -> ssize_t;
     fn sendfile(c_int, c_int, *mut off_t, size_t) -> ssize_t;
     fn sendfile64(c_int, c_int, *mut off64_t, size_t) -> ssize_t;
@@ -205,6 +251,8 @@ real_checked! { CHECKED:
 // or declared in the libc crate without the null pointer that C allows; or
 // unwinding, which the caller adds to the type.
 real! { UNCHECKED:
+    fn lockf64(c_int, c_int, off64_t) -> c_int;
+    fn mkstemp64(*mut c_char) -> c_int;
     fn fcntl(c_int, c_int, usize) -> c_int;
     fn fcntl64(c_int, c_int, usize) -> c_int;
     fn ioctl(c_int, c_ulong, usize) -> c_int;

@@ -5,6 +5,7 @@ use std::ffi::{c_int, c_void};
 
 use libc::{msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use open_coroutine_core::io;
+use open_coroutine_core::sched::Hooks;
 
 use crate::convert::{divert, to_c, to_int};
 use crate::descriptors::begins;
@@ -17,7 +18,7 @@ use crate::real;
 /// The contract of `recv(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::SOCKETS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::recv.get()(fd, buf, len, flags) };
     }
@@ -32,7 +33,7 @@ pub unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c
 /// The contract of `send(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::SOCKETS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::send.get()(fd, buf, len, flags) };
     }
@@ -54,7 +55,7 @@ pub unsafe extern "C" fn recvfrom(
     addr: *mut sockaddr,
     addr_len: *mut socklen_t,
 ) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::SOCKETS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::recvfrom.get()(fd, buf, len, flags, addr, addr_len) };
     }
@@ -76,7 +77,7 @@ pub unsafe extern "C" fn sendto(
     addr: *const sockaddr,
     addr_len: socklen_t,
 ) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::SOCKETS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::sendto.get()(fd, buf, len, flags, addr, addr_len) };
     }
@@ -91,7 +92,7 @@ pub unsafe extern "C" fn sendto(
 /// The contract of `recvmsg(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::SOCKETS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::recvmsg.get()(fd, msg, flags) };
     }
@@ -106,7 +107,7 @@ pub unsafe extern "C" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> s
 /// The contract of `sendmsg(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::SOCKETS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::sendmsg.get()(fd, msg, flags) };
     }
@@ -121,7 +122,7 @@ pub unsafe extern "C" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) ->
 /// The contract of `accept(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
-    if !divert() {
+    if !divert(Hooks::SOCKETS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::accept.get()(fd, addr, len) };
     }
@@ -141,7 +142,7 @@ pub unsafe extern "C" fn accept4(
     len: *mut socklen_t,
     flags: c_int,
 ) -> c_int {
-    if !divert() {
+    if !divert(Hooks::SOCKETS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::accept4.get()(fd, addr, len, flags) };
     }
@@ -172,7 +173,7 @@ pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> 
 /// The contract of `connect(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
-    if !divert() {
+    if !divert(Hooks::SOCKETS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::connect.get()(fd, addr, len) };
     }

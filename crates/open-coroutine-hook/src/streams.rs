@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_void};
 
 use libc::{iovec, off_t, off64_t, size_t, ssize_t};
 use open_coroutine_core::io;
+use open_coroutine_core::sched::Hooks;
 
 use crate::convert::{divert, to_c};
 use crate::real;
@@ -21,7 +22,7 @@ fn position(offset: off64_t) -> Option<u64> {
 /// The contract of `read(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::read.get()(fd, buf, len) };
     }
@@ -36,7 +37,7 @@ pub unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize
 /// The contract of `write(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::write.get()(fd, buf, len) };
     }
@@ -51,7 +52,7 @@ pub unsafe extern "C" fn write(fd: c_int, buf: *const c_void, len: size_t) -> ss
 /// The contract of `readv(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::readv.get()(fd, iov, count) };
     }
@@ -66,7 +67,7 @@ pub unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ss
 /// The contract of `writev(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn writev(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::writev.get()(fd, iov, count) };
     }
@@ -81,7 +82,7 @@ pub unsafe extern "C" fn writev(fd: c_int, iov: *const iovec, count: c_int) -> s
 /// The contract of `pread(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pread(fd: c_int, buf: *mut c_void, len: size_t, offset: off_t) -> ssize_t {
-    if !divert() {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::pread.get()(fd, buf, len, offset) };
     }
@@ -95,8 +96,13 @@ pub unsafe extern "C" fn pread(fd: c_int, buf: *mut c_void, len: size_t, offset:
 ///
 /// The contract of `pwrite(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pwrite(fd: c_int, buf: *const c_void, len: size_t, offset: off_t) -> ssize_t {
-    if !divert() {
+pub unsafe extern "C" fn pwrite(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    offset: off_t,
+) -> ssize_t {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::pwrite.get()(fd, buf, len, offset) };
     }
@@ -110,8 +116,13 @@ pub unsafe extern "C" fn pwrite(fd: c_int, buf: *const c_void, len: size_t, offs
 ///
 /// The contract of `preadv(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn preadv(fd: c_int, iov: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-    if !divert() {
+pub unsafe extern "C" fn preadv(
+    fd: c_int,
+    iov: *const iovec,
+    count: c_int,
+    offset: off_t,
+) -> ssize_t {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::preadv.get()(fd, iov, count, offset) };
     }
@@ -125,8 +136,13 @@ pub unsafe extern "C" fn preadv(fd: c_int, iov: *const iovec, count: c_int, offs
 ///
 /// The contract of `pwritev(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pwritev(fd: c_int, iov: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-    if !divert() {
+pub unsafe extern "C" fn pwritev(
+    fd: c_int,
+    iov: *const iovec,
+    count: c_int,
+    offset: off_t,
+) -> ssize_t {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::pwritev.get()(fd, iov, count, offset) };
     }
@@ -140,8 +156,13 @@ pub unsafe extern "C" fn pwritev(fd: c_int, iov: *const iovec, count: c_int, off
 ///
 /// The contract of `pread(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pread64(fd: c_int, buf: *mut c_void, len: size_t, offset: off64_t) -> ssize_t {
-    if !divert() {
+pub unsafe extern "C" fn pread64(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    offset: off64_t,
+) -> ssize_t {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::pread64.get()(fd, buf, len, offset) };
     }
@@ -155,8 +176,13 @@ pub unsafe extern "C" fn pread64(fd: c_int, buf: *mut c_void, len: size_t, offse
 ///
 /// The contract of `pwrite(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pwrite64(fd: c_int, buf: *const c_void, len: size_t, offset: off64_t) -> ssize_t {
-    if !divert() {
+pub unsafe extern "C" fn pwrite64(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    offset: off64_t,
+) -> ssize_t {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::pwrite64.get()(fd, buf, len, offset) };
     }
@@ -170,8 +196,13 @@ pub unsafe extern "C" fn pwrite64(fd: c_int, buf: *const c_void, len: size_t, of
 ///
 /// The contract of `preadv(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn preadv64(fd: c_int, iov: *const iovec, count: c_int, offset: off64_t) -> ssize_t {
-    if !divert() {
+pub unsafe extern "C" fn preadv64(
+    fd: c_int,
+    iov: *const iovec,
+    count: c_int,
+    offset: off64_t,
+) -> ssize_t {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::preadv64.get()(fd, iov, count, offset) };
     }
@@ -185,8 +216,13 @@ pub unsafe extern "C" fn preadv64(fd: c_int, iov: *const iovec, count: c_int, of
 ///
 /// The contract of `pwritev(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pwritev64(fd: c_int, iov: *const iovec, count: c_int, offset: off64_t) -> ssize_t {
-    if !divert() {
+pub unsafe extern "C" fn pwritev64(
+    fd: c_int,
+    iov: *const iovec,
+    count: c_int,
+    offset: off64_t,
+) -> ssize_t {
+    if !divert(Hooks::STREAMS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::pwritev64.get()(fd, iov, count, offset) };
     }

@@ -5,8 +5,10 @@ use std::ffi::{c_int, c_long, c_void};
 use std::time::{Duration, Instant};
 
 use libc::{dl_phdr_info, pthread_key_t, pthread_once_t, pthread_t, size_t, timespec};
+use open_coroutine_core::io::{self, Awaits};
+use open_coroutine_core::sched::{self, Hooks};
 use open_coroutine_core::sync::futex;
-use open_coroutine_core::{sched, tls};
+use open_coroutine_core::tls;
 
 use crate::convert::{divert, offload, to_c, to_int};
 use crate::{descriptors, identity, real};
@@ -30,7 +32,14 @@ pub unsafe extern "C" fn syscall(
     f: usize,
 ) -> c_long {
     if number == libc::SYS_futex {
-        let call = Futex { word: a as *const u32, operation: b as c_int, value: c as u32, d, e, f };
+        let call = Futex {
+            word: a as *const u32,
+            operation: b as c_int,
+            value: c as u32,
+            d,
+            e,
+            f,
+        };
         // SAFETY: the caller's contract.
         if let Some(result) = unsafe { call.perform() } {
             return to_c(result as isize) as c_long;
@@ -69,16 +78,26 @@ impl Futex {
         // SAFETY: the caller's contract, in each call.
         unsafe {
             match command {
-                libc::FUTEX_WAIT if divert() => Some(self.wait(futex::MATCH_ANY)),
-                libc::FUTEX_WAIT_BITSET if divert() => Some(self.wait(self.f as u32)),
+                libc::FUTEX_WAIT if divert(Hooks::LOCKS) => Some(self.wait(futex::MATCH_ANY)),
+                libc::FUTEX_WAIT_BITSET if divert(Hooks::LOCKS) => Some(self.wait(self.f as u32)),
                 libc::FUTEX_WAKE => Some(futex::wake(self.word, self.value, futex::MATCH_ANY)),
                 libc::FUTEX_WAKE_BITSET => Some(futex::wake(self.word, self.value, self.f as u32)),
-                libc::FUTEX_REQUEUE => {
-                    Some(futex::requeue(self.word, to, self.value, self.d as u32, None))
-                }
+                libc::FUTEX_REQUEUE => Some(futex::requeue(
+                    self.word,
+                    to,
+                    self.value,
+                    self.d as u32,
+                    None,
+                )),
                 libc::FUTEX_CMP_REQUEUE => {
                     let expected = Some(self.f as u32);
-                    Some(futex::requeue(self.word, to, self.value, self.d as u32, expected))
+                    Some(futex::requeue(
+                        self.word,
+                        to,
+                        self.value,
+                        self.d as u32,
+                        expected,
+                    ))
                 }
                 libc::FUTEX_WAKE_OP => {
                     let (second, operation) = (self.d as u32, self.f as u32);
@@ -96,7 +115,7 @@ impl Futex {
     ///
     /// The contract of `futex(2)`.
     unsafe fn perform_shared(&self, command: c_int) -> Option<c_int> {
-        if !matches!(command, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET) || !divert() {
+        if !matches!(command, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET) || !divert(Hooks::LOCKS) {
             return None;
         }
         let args = [
@@ -108,7 +127,7 @@ impl Futex {
             self.f,
         ];
         // SAFETY: the caller's contract.
-        Some(unsafe { open_coroutine_core::io::call(libc::SYS_futex, args) } as c_int)
+        Some(unsafe { io::call(Awaits::Others, libc::SYS_futex, args) } as c_int)
     }
 
     /// # Safety
@@ -154,7 +173,7 @@ impl Futex {
 /// None beyond those of any C function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sched_yield() -> c_int {
-    if !divert() {
+    if !divert(Hooks::LOCKS) {
         // SAFETY: takes nothing.
         return unsafe { real::sched_yield.get()() };
     }
@@ -174,12 +193,14 @@ pub unsafe extern "C" fn pthread_join(thread: pthread_t, value: *mut *mut c_void
     if let Err(error) = unsafe { identity::check_thread(thread) } {
         return error;
     }
-    if !divert() {
+    if !divert(Hooks::LOCKS) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::pthread_join.get()(thread, value) };
     }
     // SAFETY: the caller's contract.
-    offload(move || unsafe { real::pthread_join.get()(thread, value) })
+    offload(Awaits::Others, move || unsafe {
+        real::pthread_join.get()(thread, value)
+    })
 }
 
 /// `pthread_once(3)`: others that come meanwhile block their thread, so the

@@ -5,7 +5,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use libc::{clockid_t, timespec};
-use open_coroutine_core::sched;
+use open_coroutine_core::sched::{self, Hooks};
 
 use crate::convert::{divert, to_int};
 use crate::real;
@@ -32,7 +32,7 @@ fn duration(time: &timespec) -> Option<Duration> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nanosleep(request: *const timespec, remaining: *mut timespec) -> c_int {
     // A pointer that cannot be read is the kernel's to report.
-    if !divert() || request.is_null() {
+    if !divert(Hooks::SLEEPS) || request.is_null() {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::nanosleep.get()(request, remaining) };
     }
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn clock_nanosleep(
         clock,
         libc::CLOCK_MONOTONIC | libc::CLOCK_REALTIME | libc::CLOCK_BOOTTIME | libc::CLOCK_TAI
     );
-    if !divert() || !is_known || request.is_null() {
+    if !divert(Hooks::SLEEPS) || !is_known || request.is_null() {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::clock_nanosleep.get()(clock, flags, request, remaining) };
     }
@@ -101,7 +101,7 @@ pub(crate) fn now(clock: clockid_t) -> Duration {
 /// None beyond those of any C function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn usleep(microseconds: c_uint) -> c_int {
-    if !divert() {
+    if !divert(Hooks::SLEEPS) {
         // SAFETY: takes an integer.
         return unsafe { real::usleep.get()(microseconds) };
     }
@@ -116,7 +116,7 @@ pub unsafe extern "C" fn usleep(microseconds: c_uint) -> c_int {
 /// None beyond those of any C function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sleep(seconds: c_uint) -> c_uint {
-    if !divert() {
+    if !divert(Hooks::SLEEPS) {
         // SAFETY: takes an integer.
         return unsafe { real::sleep.get()(seconds) };
     }

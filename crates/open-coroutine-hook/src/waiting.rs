@@ -4,6 +4,7 @@ use std::ffi::c_int;
 
 use libc::{epoll_event, nfds_t, pollfd, sigset_t};
 use open_coroutine_core::io;
+use open_coroutine_core::sched::Hooks;
 
 use crate::convert::{divert, to_int};
 use crate::real;
@@ -15,7 +16,7 @@ use crate::real;
 /// The contract of `poll(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
-    if !divert() {
+    if !divert(Hooks::WAITING) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::poll.get()(fds, count, timeout) };
     }
@@ -35,7 +36,7 @@ pub unsafe extern "C" fn epoll_wait(
     max: c_int,
     timeout: c_int,
 ) -> c_int {
-    if !divert() {
+    if !divert(Hooks::WAITING) {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::epoll_wait.get()(fd, events, max, timeout) };
     }
@@ -56,7 +57,7 @@ pub unsafe extern "C" fn epoll_pwait(
     timeout: c_int,
     mask: *const sigset_t,
 ) -> c_int {
-    if !divert() || !mask.is_null() {
+    if !divert(Hooks::WAITING) || !mask.is_null() {
         // SAFETY: the caller's contract, passed on unchanged.
         return unsafe { real::epoll_pwait.get()(fd, events, max, timeout, mask) };
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 pub use open_coroutine_core::runtime::Mode;
 use open_coroutine_core::runtime::{self, Driver};
+use open_coroutine_core::sched::Hooks;
 use open_coroutine_hook::Symbol;
 
 /// What works in this program.
@@ -18,8 +19,8 @@ pub struct Capabilities {
     pub driver: Driver,
     /// Why the driver is not io_uring, if nobody asked for another one.
     pub no_uring: Option<String>,
-    /// Whether hooked functions suspend the coroutine that calls them.
-    pub diverts: bool,
+    /// Which hooked functions suspend the coroutine that calls them.
+    pub diverts: Hooks,
     /// The functions of libc that this crate replaces, and whether calls reach
     /// the replacements here.
     pub hooks: Vec<Symbol>,
@@ -58,12 +59,12 @@ impl fmt::Display for Capabilities {
         }
         let dead: Vec<_> = self.hooks.iter().filter(|hook| !hook.is_live).collect();
         let live = self.hooks.len() - dead.len();
-        let diverts = if self.diverts { "suspend" } else { "block" };
-        write!(
-            f,
-            "hooks: {live} of {} functions, which {diverts}",
-            self.hooks.len()
-        )?;
+        write!(f, "hooks: {live} of {} functions", self.hooks.len())?;
+        match self.diverts {
+            Hooks::ALL => f.write_str(", which suspend")?,
+            Hooks::NONE => f.write_str(", which block")?,
+            some => write!(f, "; those that suspend: {some}")?,
+        }
         if !dead.is_empty() {
             let names: Vec<_> = dead.iter().map(|hook| hook.name).collect();
             write!(f, "; not reached: {}", names.join(", "))?;

@@ -45,6 +45,7 @@ mod any;
 mod capabilities;
 mod entry;
 mod grow;
+mod opt_out;
 mod task;
 
 // Linked for its symbols, which replace libc's; nothing refers to it by name.
@@ -57,12 +58,14 @@ pub use open_coroutine_core::runtime::{
     Builder, Config, Driver, InitError, InvalidConfig, ShutdownError, current, init, shutdown,
     spawn,
 };
+pub use open_coroutine_core::sched::Hooks;
 pub use open_coroutine_core::stack::StackError;
 pub use open_coroutine_core::sync::{park, park_timeout};
 pub use open_coroutine_core::time::{sleep, yield_now};
 pub use open_coroutine_core::tls::Refusal;
 pub use open_coroutine_hook::Symbol;
 pub use open_coroutine_macros::{main, test};
+pub use opt_out::{unblock, without_hooks};
 
 /// What the macros expand to; no part of the interface.
 #[doc(hidden)]

@@ -27,7 +27,7 @@ mod wait;
 
 pub use descriptor::{forget, modes_changed};
 pub use open::open;
-pub use perform::{call, offload, perform};
+pub use perform::{Awaits, call, offload, perform};
 pub use socket::{
     accept, connect, note_socket_timeout, receive, receive_from, receive_message, send,
     send_message, send_to,

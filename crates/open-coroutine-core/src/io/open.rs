@@ -5,13 +5,13 @@
 //! other side (a reader would go on without, a writer get `ENXIO`), and for
 //! devices that wait for a line. So it only gets what is known not to wait. It
 //! also creates and truncates on a kernel thread, which costs twice as much as
-//! our own pool does.
+//! our own pool does. What may wait for another side gets a thread of its own.
 
 use std::ffi::{c_char, c_int};
 use std::os::fd::RawFd;
 
 use super::descriptor::kind;
-use super::perform::{blocking, perform};
+use super::perform::{Awaits, blocking, perform};
 use crate::driver::Op;
 use crate::sched;
 use crate::sys;
@@ -31,28 +31,35 @@ pub unsafe fn open(dir: RawFd, path: *const c_char, flags: c_int, mode: libc::mo
         flags,
         mode,
     };
+    let changes = libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if sched::driver_supports(&op) && opens_at_once(dir, path, flags) {
-            perform(op, None)
-        } else {
-            blocking(op)
+        match target(dir, path, flags) {
+            Target::Disk if flags & changes == 0 && sched::driver_supports(&op) => {
+                perform(op, None)
+            }
+            Target::Disk | Target::Unknown => blocking(Awaits::System, op),
+            Target::Other => blocking(Awaits::Others, op),
         }
     }
 }
 
-/// Whether opening waits for nothing but the disk, as far as can be told
-/// without waiting.
-///
+/// What is behind a path, and so what opening it waits for.
+enum Target {
+    /// Nothing but the disk.
+    Disk,
+    /// A FIFO or a device, whose other side may have to come.
+    Other,
+    /// It cannot be told without waiting, or there is nothing yet.
+    Unknown,
+}
+
 /// # Safety
 ///
 /// As [`open`].
-unsafe fn opens_at_once(dir: RawFd, path: *const c_char, flags: c_int) -> bool {
-    if flags & (libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY) != 0 {
-        return false;
-    }
+unsafe fn target(dir: RawFd, path: *const c_char, flags: c_int) -> Target {
     if flags & (libc::O_NONBLOCK | libc::O_PATH | libc::O_DIRECTORY) != 0 {
-        return true;
+        return Target::Disk;
     }
     let how = [
         (libc::O_PATH | libc::O_CLOEXEC | flags & libc::O_NOFOLLOW) as u64,
@@ -70,10 +77,13 @@ unsafe fn opens_at_once(dir: RawFd, path: *const c_char, flags: c_int) -> bool {
     // SAFETY: the caller's promise; `how` lives across the call.
     let fd = unsafe { sys::syscall(libc::SYS_openat2, args) };
     if fd < 0 {
-        return false;
+        return Target::Unknown;
     }
     let kind = kind(fd as RawFd);
     // SAFETY: opened just now.
     unsafe { sys::close(fd as RawFd) };
-    matches!(kind, libc::S_IFREG | libc::S_IFDIR)
+    match kind {
+        libc::S_IFREG | libc::S_IFDIR => Target::Disk,
+        _ => Target::Other,
+    }
 }

@@ -55,26 +55,37 @@ unsafe fn by_driver(op: Op, deadline: Option<Instant>) -> isize {
     }
 }
 
-/// Performs system call `number` on a thread of the pool.
+/// What a call waits for that blocks a thread of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaits {
+    /// The kernel, a disk, a name server: it ends by itself, and a limited number
+    /// of threads do.
+    System,
+    /// Somebody who holds a lock, or is to exit, open or write, and may need a
+    /// thread himself for that: each such call has a thread of its own.
+    Others,
+}
+
+/// Performs system call `number` on a thread of a pool.
 ///
 /// # Safety
 ///
 /// The contract of that system call. Called on a coroutine.
-pub unsafe fn call(number: libc::c_long, args: [usize; 6]) -> isize {
+pub unsafe fn call(awaits: Awaits, number: libc::c_long, args: [usize; 6]) -> isize {
     let op = Op::Syscall {
         number,
         args: &raw const args,
     };
     // SAFETY: the caller's promise; `args` lives as long as this frame waits.
-    unsafe { blocking(op) }
+    unsafe { blocking(awaits, op) }
 }
 
-/// Performs `op` on a thread of the pool.
+/// Performs `op` on a thread of a pool.
 ///
 /// # Safety
 ///
 /// As [`perform`].
-pub(super) unsafe fn blocking(op: Op) -> isize {
+pub(super) unsafe fn blocking(awaits: Awaits, op: Op) -> isize {
     struct Carried(Op);
     // SAFETY: the calling frame waits while the pool's thread uses the
     // operation's pointers.
@@ -86,7 +97,7 @@ pub(super) unsafe fn blocking(op: Op) -> isize {
     }
     let op = Carried(op);
     // SAFETY: the caller's promise.
-    offload(move || unsafe { op.get().run() })
+    offload(awaits, move || unsafe { op.get().run() })
 }
 
 /// # Safety
@@ -104,7 +115,7 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
         }
         let (Some(fd), Some(events)) = (op.fd(), op.readiness()) else {
             // SAFETY: the caller's promise.
-            return unsafe { blocking(op) };
+            return unsafe { blocking(Awaits::System, op) };
         };
         if is_nonblocking(fd) {
             sched::spend();
@@ -115,11 +126,13 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
             // Ready, or a file, which always is: but an operation that cannot
             // be tried may still block if another reader is faster.
             // SAFETY: the caller's promise.
-            0.. if attempt.is_none() => return unsafe { blocking(op) },
+            0.. if attempt.is_none() => return unsafe { blocking(Awaits::Others, op) },
             0.. => {}
             // epoll refuses what has no readiness.
             // SAFETY: the caller's promise.
-            result if result == -(libc::EPERM as isize) => return unsafe { blocking(op) },
+            result if result == -(libc::EPERM as isize) => {
+                return unsafe { blocking(Awaits::System, op) };
+            }
             result => return result,
         }
     }
@@ -132,14 +145,14 @@ pub(super) fn wait_ready(fd: RawFd, events: u32, deadline: Option<Instant>) -> i
     unsafe { by_driver(Op::Poll { fd, events }, deadline) }
 }
 
-/// Runs `job` on a thread of the pool and waits for it; a panic goes on in the
+/// Runs `job` on a thread of a pool and waits for it; a panic goes on in the
 /// caller. For calls that no driver can do. On a plain thread, or if the pool
 /// has no thread and can start none, `job` runs right here.
 ///
 /// # Panics
 ///
 /// If `job` does.
-pub fn offload<R: Send>(job: impl FnOnce() -> R + Send) -> R {
+pub fn offload<R: Send>(awaits: Awaits, job: impl FnOnce() -> R + Send) -> R {
     let (Some(shared), Some(waiter)) = (sched::current_shared(), sched::prepare_wait()) else {
         return job();
     };
@@ -153,7 +166,11 @@ pub fn offload<R: Send>(job: impl FnOnce() -> R + Send) -> R {
     // with the wake that this frame waits for below; or it is dropped unused.
     let run =
         unsafe { mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send>>(run) };
-    if shared.pool().submit(run).is_err() {
+    let pool = match awaits {
+        Awaits::System => shared.pool(),
+        Awaits::Others => shared.waits(),
+    };
+    if pool.submit(run).is_err() {
         let job = state.job.take().expect("not run");
         return job();
     }

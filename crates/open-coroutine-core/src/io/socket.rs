@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::descriptor::is_nonblocking;
-use super::perform::{EAGAIN, EXPIRED, blocking, perform, wait_ready};
+use super::perform::{Awaits, EAGAIN, EXPIRED, blocking, perform, wait_ready};
 use super::stream::send_signal_on_broken_pipe;
 use crate::driver::Op;
 use crate::sched;
@@ -369,7 +369,7 @@ unsafe fn connect_by_readiness(op: Op, fd: RawFd, deadline: Option<Instant>) -> 
         // A UNIX socket whose listener's queue is full: nothing tells when
         // there is room, so a thread has to wait.
         // SAFETY: the caller's promise.
-        return unsafe { blocking(op) };
+        return unsafe { blocking(Awaits::Others, op) };
     }
     if result != -(libc::EINPROGRESS as isize) {
         return result;

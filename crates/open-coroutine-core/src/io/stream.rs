@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::os::fd::RawFd;
 
 use super::descriptor::{is_stream, kind};
-use super::perform::{EAGAIN, blocking, perform};
+use super::perform::{Awaits, EAGAIN, blocking, perform};
 use super::socket::timed;
 use crate::driver::Op;
 use crate::sched;
@@ -233,7 +233,7 @@ unsafe fn wait_for(op: Op) -> isize {
     // SAFETY: the caller's promise, in each call.
     unsafe {
         if moves_position(&op) && op.fd().is_some_and(is_regular) {
-            blocking(op)
+            blocking(Awaits::System, op)
         } else {
             limited(op)
         }

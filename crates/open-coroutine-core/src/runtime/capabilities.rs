@@ -6,6 +6,7 @@ use std::io;
 use super::config::{Config, Driver};
 use super::{RUNTIME, State, probe_driver};
 use crate::driver::Kind;
+use crate::sched::Hooks;
 use crate::tls::{self, Refusal};
 
 /// Whether coroutines have thread-local storage of their own.
@@ -30,13 +31,13 @@ pub struct Capabilities {
     pub driver: Driver,
     /// Why it is not io_uring, if it was not asked for another driver.
     pub no_uring: Option<String>,
-    /// Whether blocking functions of libc suspend the coroutine that calls
-    /// them, if they are hooked.
-    pub diverts: bool,
+    /// Which blocking functions of libc suspend the coroutine that calls them,
+    /// if calls reach their replacements.
+    pub diverts: Hooks,
 }
 
 impl Capabilities {
-    pub(super) fn new(mode: Mode, kind: Kind, no_uring: Option<io::Error>, diverts: bool) -> Self {
+    pub(super) fn new(mode: Mode, kind: Kind, no_uring: Option<io::Error>, diverts: Hooks) -> Self {
         Self {
             mode,
             driver: match kind {
@@ -73,6 +74,6 @@ pub fn capabilities() -> Capabilities {
         Ok(_) => Mode::Full,
         Err(refusal) => Mode::Restricted(refusal.clone()),
     };
-    let diverts = mode == Mode::Full;
+    let diverts = Hooks::from(mode == Mode::Full);
     Capabilities::new(mode, kind, no_uring, diverts)
 }

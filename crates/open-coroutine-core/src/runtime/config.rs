@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::capabilities::{Capabilities, Mode};
 use super::{InitError, probe_driver, wake_joiners};
 use crate::driver;
-use crate::sched::Settings;
+use crate::sched::{Hooks, Settings};
 use crate::stack::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE};
 use crate::tls;
 
@@ -49,7 +49,7 @@ pub struct Config {
     min_size: usize,
     max_size: Option<usize>,
     keep_alive_time: Duration,
-    hook: bool,
+    hooks: Hooks,
     driver: Option<Driver>,
     shutdown_timeout: Duration,
     shared_tls_hook: bool,
@@ -63,7 +63,7 @@ impl Default for Config {
             min_size: 0,
             max_size: None,
             keep_alive_time: Duration::from_secs(10),
-            hook: true,
+            hooks: Hooks::ALL,
             driver: None,
             shutdown_timeout: Duration::from_secs(5),
             shared_tls_hook: false,
@@ -108,10 +108,11 @@ impl Config {
         self
     }
 
-    /// Whether blocking functions of libc suspend the coroutine that calls
-    /// them. Without, they block its worker. Default: true.
-    pub fn hook(mut self, hook: bool) -> Self {
-        self.hook = hook;
+    /// Which blocking functions of libc suspend the coroutine that calls them:
+    /// `false` for none, or the families of a set. The others block its worker.
+    /// Default: all.
+    pub fn hook(mut self, hooks: impl Into<Hooks>) -> Self {
+        self.hooks = hooks.into();
         self
     }
 
@@ -154,9 +155,10 @@ impl Config {
             Ok(isolation) => (Some(isolation), Mode::Full),
             Err(refusal) => (None, Mode::Restricted(refusal.clone())),
         };
-        let diverts = self.hook && (isolation.is_some() || self.shared_tls_hook);
+        let may_divert = isolation.is_some() || self.shared_tls_hook;
+        let hooks = if may_divert { self.hooks } else { Hooks::NONE };
         Ok(Chosen {
-            capabilities: Capabilities::new(mode, driver, no_uring, diverts),
+            capabilities: Capabilities::new(mode, driver, no_uring, hooks),
             shutdown_timeout: self.shutdown_timeout,
             settings: Settings {
                 workers,
@@ -166,7 +168,7 @@ impl Config {
                 keep_alive_time: self.keep_alive_time,
                 driver,
                 isolation,
-                diverts,
+                hooks,
                 wake_joiners,
             },
         })

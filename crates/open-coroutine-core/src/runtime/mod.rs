@@ -30,7 +30,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::driver::Kind;
-use crate::pool::Pool;
 use crate::sched::{self, Shared};
 use crate::sync::futex;
 use crate::task::Waiters;
@@ -157,7 +156,7 @@ fn start(config: Config) -> Result<Runtime, InitError> {
     overflow::install();
     let count = chosen.settings.workers;
     let queues: Vec<_> = (0..count).map(|_| sched::Queue::new()).collect();
-    let shared = Arc::new(Shared::new(chosen.settings, &queues, Pool::default()));
+    let shared = Arc::new(Shared::new(chosen.settings, &queues));
     let (ready, started) = mpsc::channel();
     let mut workers = Vec::with_capacity(count);
     let mut outcome = Ok(());

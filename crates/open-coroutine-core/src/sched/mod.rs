@@ -7,6 +7,7 @@
 //! * `limit`: how many coroutines may be alive.
 //! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
 //!   state of its wait.
+//! * `hooks`: the families of functions that suspend a coroutine.
 //! * `ordered`: the queue of what has a priority.
 //! * `sleep`: which worker sleeps and who wakes it; `watch`: who looks after
 //!   run-next slots. `README.md` has the steps of both.
@@ -22,6 +23,7 @@
 //! 4. The worker's state is never borrowed across a switch.
 
 mod cache;
+mod hooks;
 mod idle;
 mod limit;
 mod local;
@@ -34,6 +36,7 @@ mod wait;
 mod watch;
 mod worker;
 
+pub use hooks::Hooks;
 pub use scheduled::{Waiter, Woken};
 pub use shared::{Settings, Shared};
 pub use suspend::*;

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use corosensei::{CoroutineResult, Yielder};
 
+use super::hooks::Hooks;
 use super::local;
 use super::shared::Shared;
 use super::suspend::IoWait;
@@ -69,7 +70,9 @@ pub(crate) struct Scheduled {
     /// The deadline of the current wait, and the worker that keeps it.
     timer: Cell<Option<(usize, TimerKey)>>,
     priority: Cell<i64>,
-    /// Sections in which hooked functions pass through, nested.
+    /// The hooked functions that suspend it.
+    hooks: Hooks,
+    /// Sections in which all of them pass through, nested.
     pass_through: Cell<u32>,
     /// Operations that it may still do at once before others have a turn.
     budget: Cell<u32>,
@@ -118,6 +121,7 @@ impl Scheduled {
             wait: WaitState::new(),
             timer: Cell::new(None),
             priority: Cell::new(0),
+            hooks: shared.settings().hooks,
             pass_through: Cell::new(0),
             budget: Cell::new(BUDGET),
             task: Lock::new(None),
@@ -142,8 +146,7 @@ impl Scheduled {
     /// Gives it the next task.
     pub(super) fn assign(&self, task: Arc<dyn Run>) {
         self.priority.set(task.meta().priority);
-        self.pass_through
-            .set(u32::from(!self.shared.settings().diverts));
+        self.pass_through.set(0);
         self.current.set(Some(NonNull::from(&*task)));
         *self.task.lock() = Some(task);
     }
@@ -222,6 +225,12 @@ impl Scheduled {
 
     pub(super) fn pass_through(&self) -> &Cell<u32> {
         &self.pass_through
+    }
+
+    /// Whether hooked functions of `family` suspend it now.
+    #[inline]
+    pub(super) fn diverts(&self, family: Hooks) -> bool {
+        self.pass_through.get() == 0 && self.hooks.contains(family)
     }
 
     pub(super) fn stack(&self) -> &Range<usize> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_deque::{Injector, Steal, Stealer};
 use crossbeam_utils::CachePadded;
 
+use super::hooks::Hooks;
 use super::limit::Limit;
 use super::local;
 use super::ordered::Ordered;
@@ -46,8 +47,8 @@ pub struct Settings {
     pub driver: driver::Kind,
     /// Per-coroutine thread-local storage, in full mode.
     pub isolation: Option<&'static Isolation>,
-    /// Whether hooked functions suspend the coroutine that calls them.
-    pub diverts: bool,
+    /// The hooked functions that suspend the coroutine that calls them.
+    pub hooks: Hooks,
     /// Wakes whoever waits for the word of a task that has ended. The futex
     /// table belongs to a layer above this one.
     pub wake_joiners: fn(&AtomicU32, Waiters),
@@ -127,6 +128,7 @@ pub struct Shared {
     closing: AtomicBool,
     stopping: AtomicBool,
     pool: Pool,
+    waits: Pool,
 }
 
 // SAFETY: the pointers in `all` and `Seat` are handed over as `Scheduled` says.
@@ -135,7 +137,7 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    pub(crate) fn new(settings: Settings, queues: &[Queue], pool: Pool) -> Self {
+    pub(crate) fn new(settings: Settings, queues: &[Queue]) -> Self {
         let seats = queues.iter().map(|queue| {
             CachePadded::new(Seat {
                 stealer: queue.stealer(),
@@ -159,7 +161,8 @@ impl Shared {
             all: Lock::new(Vec::new()),
             closing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            pool,
+            pool: Pool::default(),
+            waits: Pool::new(usize::MAX, Pool::KEEP_ALIVE),
             settings,
         }
     }
@@ -169,9 +172,15 @@ impl Shared {
         &self.settings
     }
 
-    /// The threads for calls that no driver can do.
+    /// The threads for calls that end by themselves and no driver can do.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// The threads for calls that end when somebody else acts, who may need a
+    /// thread himself to do so. Hence their number has no limit.
+    pub fn waits(&self) -> &Pool {
+        &self.waits
     }
 
     pub(super) fn seats(&self) -> &[CachePadded<Seat>] {

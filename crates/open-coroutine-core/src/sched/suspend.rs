@@ -9,6 +9,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::hooks::Hooks;
 use super::local;
 use super::scheduled::{Scheduled, Suspend, Waiter};
 use super::shared::Shared;
@@ -47,13 +48,13 @@ pub fn on_coroutine() -> bool {
     !local::coroutine().is_null()
 }
 
-/// Whether a hooked function must suspend the calling coroutine instead of
-/// blocking its thread. A plain thread pays one load and one branch.
+/// Whether a hooked function of `family` must suspend the calling coroutine
+/// instead of blocking its thread. A plain thread pays one load and one branch.
 #[inline(always)]
-pub fn may_divert() -> bool {
+pub fn may_divert(family: Hooks) -> bool {
     let coroutine = local::coroutine();
     // SAFETY: code that runs on a coroutine keeps it alive.
-    !coroutine.is_null() && unsafe { (*coroutine).pass_through().get() == 0 }
+    !coroutine.is_null() && unsafe { (*coroutine).diverts(family) }
 }
 
 /// The task that the caller belongs to.
