@@ -1,4 +1,5 @@
 //! Small building blocks without any knowledge of coroutines.
 
+pub mod handler;
 pub mod lock;
 pub mod sync;
