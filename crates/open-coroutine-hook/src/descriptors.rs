@@ -1,4 +1,4 @@
-//! `close(2)`, `dup(2)`, `pipe(2)`, `socketpair(2)`, `eventfd(2)`, `fcntl(2)`,
+//! `close(2)`, `close_range(2)`, `dup(2)`, `pipe(2)`, `socketpair(2)`, `eventfd(2)`, `fcntl(2)`,
 //! `ioctl(2)`, `fclose(3)`: whoever waits on a descriptor learns of its end, and
 //! whether it blocks is asked anew after a change.
 //!
@@ -8,8 +8,11 @@
 use std::ffi::{c_int, c_uint, c_ulong};
 
 use libc::FILE;
-use open_coroutine_core::{io, runtime, sys};
+use open_coroutine_core::io::{self, Awaits};
+use open_coroutine_core::sched::Hooks;
+use open_coroutine_core::{runtime, sys};
 
+use crate::convert::{divert, offload};
 use crate::real;
 
 /// `fd` is about to be closed or replaced.
@@ -49,7 +52,44 @@ unsafe fn both_begin(result: c_int, fds: *const c_int) -> c_int {
 pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     ends(fd);
     // SAFETY: the caller's contract, passed on unchanged.
-    unsafe { real::close.get()(fd) }
+    let close = || unsafe { real::close.get()(fd) };
+    if divert(Hooks::SOCKETS) && io::lingers(fd) {
+        return offload(Awaits::Others, close);
+    }
+    close()
+}
+
+/// All descriptors from `first` to `last` are about to be closed.
+fn range_ends(first: c_uint, last: c_uint) {
+    let number = |fd: c_uint| c_int::try_from(fd).unwrap_or(c_int::MAX);
+    io::modes_changed();
+    runtime::notify_close_range(number(first), number(last));
+}
+
+/// `close_range(2)`. Coroutines that wait on one of the descriptors get `EBADF`.
+///
+/// # Safety
+///
+/// The contract of `close_range(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    if flags == 0 && first <= last {
+        range_ends(first, last);
+    }
+    // SAFETY: the caller's contract, passed on unchanged.
+    unsafe { real::close_range.get()(first, last, flags) }
+}
+
+/// `closefrom(3)`. Coroutines that wait on one of the descriptors get `EBADF`.
+///
+/// # Safety
+///
+/// The contract of `closefrom(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn closefrom(first: c_int) {
+    range_ends(first.max(0) as c_uint, c_uint::MAX);
+    // SAFETY: the caller's contract, passed on unchanged.
+    unsafe { real::closefrom.get()(first) };
 }
 
 /// `fclose(3)`. Coroutines that wait on the stream's descriptor get `EBADF`.
@@ -177,9 +217,7 @@ pub unsafe extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
-    let result = unsafe { real::fcntl.get()(fd, command, argument) };
-    control(command, result);
-    result
+    control(command, || unsafe { real::fcntl.get()(fd, command, argument) })
 }
 
 /// `fcntl(2)`
@@ -190,17 +228,22 @@ pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
-    let result = unsafe { real::fcntl64.get()(fd, command, argument) };
-    control(command, result);
-    result
+    control(command, || unsafe { real::fcntl64.get()(fd, command, argument) })
 }
 
-fn control(command: c_int, result: c_int) {
+/// Performs an fcntl; one that waits for a lock has a thread of its own.
+fn control(command: c_int, call: impl FnOnce() -> c_int) -> c_int {
+    let is_lock = matches!(command, libc::F_SETLKW | libc::F_OFD_SETLKW);
+    if is_lock && divert(Hooks::FILES) {
+        return offload(Awaits::Others, call);
+    }
+    let result = call();
     match command {
         libc::F_SETFL => io::modes_changed(),
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => io::forget(result),
         _ => {}
     }
+    result
 }
 
 /// `ioctl(2)`, with the one argument that any of its requests takes.

@@ -16,13 +16,14 @@
 //! | `streams` | read, write, pread, pwrite and the vectored ones |
 //! | `descriptors` | close, dup, pipe, socketpair, eventfd, fclose |
 //! | `files` | open, stat, fsync, flock, sendfile |
-//! | `directories` | mkdir, rename, unlink, link |
-//! | `waiting` | poll, epoll_wait |
+//! | `directories` | mkdir, rename, unlink, link, readdir, what takes a path |
+//! | `waiting` | poll, select, epoll_wait |
 //! | `times` | sleep, nanosleep |
 //! | `threads` | futex, sched_yield, pthread_join, pthread_once, thread-local keys |
 //! | `identity` | pthread_getattr_np, pthread_kill, affinity, scheduling, names |
-//! | `processes` | fork, wait, exit, set*id, dlopen |
-//! | `names` | getaddrinfo, getnameinfo |
+//! | `processes` | fork, wait, posix_spawn, system, exit, set*id, dlopen |
+//! | `queues` | mq_receive, msgrcv, semop, tcdrain, aio_suspend |
+//! | `names` | getaddrinfo, gethostbyname, res_query, getpwnam |
 //!
 //! # Invariants
 //!
@@ -44,6 +45,7 @@ cfg_select! {
         pub mod identity;
         pub mod names;
         pub mod processes;
+        pub mod queues;
         pub mod sockets;
         pub mod streams;
         pub mod threads;

@@ -1,11 +1,14 @@
-//! `fork(2)`, `wait(2)`, `exit(3)`, `setuid(2)` and its kin, `dlopen(3)`.
+//! `fork(2)`, `wait(2)`, `posix_spawn(3)`, `system(3)`, `exit(3)`, `setuid(2)` and its kin, `dlopen(3)`.
 //!
 //! Some of these depend on which thread calls them: they run on the OS thread's
 //! own thread-local storage.
 
 use std::ffi::{c_char, c_int, c_void};
 
-use libc::{gid_t, id_t, idtype_t, pid_t, rusage, siginfo_t, size_t, uid_t};
+use libc::{
+    FILE, gid_t, id_t, idtype_t, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, rusage,
+    siginfo_t, size_t, termios, uid_t, winsize,
+};
 use open_coroutine_core::io::Awaits;
 use open_coroutine_core::sched::{self, Hooks};
 use open_coroutine_core::sync::futex;
@@ -99,6 +102,138 @@ pub unsafe extern "C" fn waitid(
         offload(Awaits::Others, call)
     } else {
         call()
+    }
+}
+
+/// `wait(2)`
+///
+/// # Safety
+///
+/// The contract of `wait(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wait(status: *mut c_int) -> pid_t {
+    // SAFETY: the caller's contract.
+    unsafe { waitpid(-1, status, 0) }
+}
+
+/// `wait3(2)`
+///
+/// # Safety
+///
+/// The contract of `wait3(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wait3(status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t {
+    // SAFETY: the caller's contract.
+    unsafe { wait4(-1, status, options, usage) }
+}
+
+offloaded! { PROCESSES, Others:
+    /// `system(3)`
+    fn system(command: *const c_char) -> c_int;
+    /// `pclose(3)`
+    fn pclose(stream: *mut FILE) -> c_int;
+}
+
+// The caller waits until the child has begun its program.
+offloaded! { PROCESSES, System:
+    /// `popen(3)`
+    fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE;
+    /// `posix_spawn(3)`
+    fn posix_spawn(
+        pid: *mut pid_t,
+        path: *const c_char,
+        actions: *const posix_spawn_file_actions_t,
+        attributes: *const posix_spawnattr_t,
+        arguments: *const *mut c_char,
+        environment: *const *mut c_char
+    ) -> c_int;
+    /// `posix_spawnp(3)`
+    fn posix_spawnp(
+        pid: *mut pid_t,
+        file: *const c_char,
+        actions: *const posix_spawn_file_actions_t,
+        attributes: *const posix_spawnattr_t,
+        arguments: *const *mut c_char,
+        environment: *const *mut c_char
+    ) -> c_int;
+}
+
+/// `daemon(3)`: libc's own would fork without the hook.
+///
+/// # Safety
+///
+/// The contract of `daemon(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn daemon(keeps_directory: c_int, keeps_streams: c_int) -> c_int {
+    // SAFETY: the caller's contract; in the child, libc's functions with valid
+    // arguments.
+    unsafe {
+        if !sched::on_coroutine() {
+            return real::daemon.get()(keeps_directory, keeps_streams);
+        }
+        match fork() {
+            -1 => return -1,
+            0 => {}
+            _ => libc::_exit(0),
+        }
+        if libc::setsid() == -1 || (keeps_directory == 0 && libc::chdir(c"/".as_ptr()) == -1) {
+            return -1;
+        }
+        if keeps_streams == 0 {
+            let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            if null == -1 {
+                return -1;
+            }
+            for stream in 0..3 {
+                libc::dup2(null, stream);
+            }
+            if null > 2 {
+                libc::close(null);
+            }
+        }
+        0
+    }
+}
+
+/// `forkpty(3)`: libc's own would fork without the hook.
+///
+/// # Safety
+///
+/// The contract of `forkpty(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn forkpty(
+    leader: *mut c_int,
+    name: *mut c_char,
+    terminal: *const termios,
+    size: *const winsize,
+) -> pid_t {
+    // SAFETY: the caller's contract; in the child, libc's functions with valid
+    // arguments.
+    unsafe {
+        if !sched::on_coroutine() {
+            return real::forkpty.get()(leader, name, terminal, size);
+        }
+        let mut follower = -1;
+        if libc::openpty(leader, &raw mut follower, name, terminal, size) == -1 {
+            return -1;
+        }
+        let pid = fork();
+        match pid {
+            -1 => {
+                libc::close(*leader);
+                libc::close(follower);
+            }
+            0 => {
+                libc::close(*leader);
+                if libc::login_tty(follower) == -1 {
+                    libc::_exit(1);
+                }
+            }
+            _ => {
+                libc::close(follower);
+            }
+        }
+        pid
     }
 }
 

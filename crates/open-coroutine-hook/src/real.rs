@@ -1,6 +1,6 @@
 //! libc's own functions, behind the replacements.
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_uchar, c_ulong, c_void};
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr;
@@ -8,13 +8,16 @@ use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use libc::{
-    FILE, addrinfo, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t,
+    aiocb, group, hostent, mqd_t, passwd, posix_spawn_file_actions_t, posix_spawnattr_t, sembuf, sigevent, termios, winsize, fd_set, mmsghdr, FILE, addrinfo, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t,
     iovec, mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_attr_t, pthread_key_t,
     pthread_mutexattr_t, pthread_once_t, pthread_t, rusage, sched_param, siginfo_t, sigset_t,
     sigval, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval, uid_t, utimbuf,
 };
 
+use open_coroutine_core::sys;
+
 use crate::Symbol;
+use crate::names::Resolver;
 
 /// One function of libc, looked up at its first use.
 pub(crate) struct Real<F> {
@@ -49,14 +52,22 @@ impl<F: Copy> Real<F> {
         // SAFETY: `name` is a C string; dlsym finds the next definition after
         // this object's, without allocating.
         let address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
-        if address.is_null() {
-            // SAFETY: abort does not return. There is nothing to pass through
-            // to, and a null pointer must not be called.
-            unsafe { libc::abort() };
-        }
+        let address = if address.is_null() {
+            unavailable as *mut c_void
+        } else {
+            address
+        };
         self.address.store(address, Relaxed);
         address
     }
+}
+
+/// Stands for a function that this libc is too old to have, and that a program
+/// got from here all the same: it fails with `ENOSYS`. Its arguments are in
+/// registers, which it leaves alone, and all such functions return numbers.
+extern "C" fn unavailable() -> c_long {
+    sys::set_errno(libc::ENOSYS);
+    -1
 }
 
 /// Declares libc functions as `real::name`, and lists their names in `$list`.
@@ -202,7 +213,17 @@ real_checked! { CHECKED:
     fn sendfile(c_int, c_int, *mut off_t, size_t) -> ssize_t;
     fn sendfile64(c_int, c_int, *mut off64_t, size_t) -> ssize_t;
     fn splice(c_int, *mut off64_t, c_int, *mut off64_t, size_t, c_uint) -> ssize_t;
+    fn preadv2(c_int, *const iovec, c_int, off_t, c_int) -> ssize_t;
+    fn preadv64v2(c_int, *const iovec, c_int, off64_t, c_int) -> ssize_t;
+    fn pwritev2(c_int, *const iovec, c_int, off_t, c_int) -> ssize_t;
+    fn pwritev64v2(c_int, *const iovec, c_int, off64_t, c_int) -> ssize_t;
+    fn recvmmsg(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int;
+    fn sendmmsg(c_int, *mut mmsghdr, c_uint, c_int) -> c_int;
     fn poll(*mut pollfd, nfds_t, c_int) -> c_int;
+    fn ppoll(*mut pollfd, nfds_t, *const timespec, *const sigset_t) -> c_int;
+    fn select(c_int, *mut fd_set, *mut fd_set, *mut fd_set, *mut timeval) -> c_int;
+    fn pselect(c_int, *mut fd_set, *mut fd_set, *mut fd_set, *const timespec, *const sigset_t) -> c_int;
+    fn epoll_pwait2(c_int, *mut epoll_event, c_int, *const timespec, *const sigset_t) -> c_int;
     fn epoll_wait(c_int, *mut epoll_event, c_int, c_int) -> c_int;
     fn epoll_pwait(c_int, *mut epoll_event, c_int, c_int, *const sigset_t) -> c_int;
     fn nanosleep(*const timespec, *mut timespec) -> c_int;
@@ -233,6 +254,13 @@ real_checked! { CHECKED:
     fn waitpid(pid_t, *mut c_int, c_int) -> pid_t;
     fn wait4(pid_t, *mut c_int, c_int, *mut rusage) -> pid_t;
     fn waitid(idtype_t, id_t, *mut siginfo_t, c_int) -> c_int;
+    fn system(*const c_char) -> c_int;
+    fn popen(*const c_char, *const c_char) -> *mut FILE;
+    fn pclose(*mut FILE) -> c_int;
+    fn posix_spawn(*mut pid_t, *const c_char, *const posix_spawn_file_actions_t, *const posix_spawnattr_t, *const *mut c_char, *const *mut c_char) -> c_int;
+    fn posix_spawnp(*mut pid_t, *const c_char, *const posix_spawn_file_actions_t, *const posix_spawnattr_t, *const *mut c_char, *const *mut c_char) -> c_int;
+    fn daemon(c_int, c_int) -> c_int;
+    fn forkpty(*mut c_int, *mut c_char, *const termios, *const winsize) -> pid_t;
     fn exit(c_int) -> !;
     fn setuid(uid_t) -> c_int;
     fn setgid(gid_t) -> c_int;
@@ -244,6 +272,24 @@ real_checked! { CHECKED:
     fn setresgid(gid_t, gid_t, gid_t) -> c_int;
     fn setgroups(size_t, *const gid_t) -> c_int;
     fn getaddrinfo(*const c_char, *const c_char, *const addrinfo, *mut *mut addrinfo) -> c_int;
+    fn getpwnam(*const c_char) -> *mut passwd;
+    fn getpwuid(uid_t) -> *mut passwd;
+    fn getpwnam_r(*const c_char, *mut passwd, *mut c_char, size_t, *mut *mut passwd) -> c_int;
+    fn getpwuid_r(uid_t, *mut passwd, *mut c_char, size_t, *mut *mut passwd) -> c_int;
+    fn getgrnam(*const c_char) -> *mut group;
+    fn getgrgid(gid_t) -> *mut group;
+    fn getgrnam_r(*const c_char, *mut group, *mut c_char, size_t, *mut *mut group) -> c_int;
+    fn getgrgid_r(gid_t, *mut group, *mut c_char, size_t, *mut *mut group) -> c_int;
+    fn getgrouplist(*const c_char, gid_t, *mut gid_t, *mut c_int) -> c_int;
+    fn mq_receive(mqd_t, *mut c_char, size_t, *mut c_uint) -> ssize_t;
+    fn mq_send(mqd_t, *const c_char, size_t, c_uint) -> c_int;
+    fn mq_timedreceive(mqd_t, *mut c_char, size_t, *mut c_uint, *const timespec) -> ssize_t;
+    fn mq_timedsend(mqd_t, *const c_char, size_t, c_uint, *const timespec) -> c_int;
+    fn msgrcv(c_int, *mut c_void, size_t, c_long, c_int) -> ssize_t;
+    fn msgsnd(c_int, *const c_void, size_t, c_int) -> c_int;
+    fn semop(c_int, *mut sembuf, size_t) -> c_int;
+    fn aio_suspend(*const *const aiocb, c_int, *const timespec) -> c_int;
+    fn lio_listio(c_int, *const *mut aiocb, c_int, *mut sigevent) -> c_int;
     fn getnameinfo(*const sockaddr, socklen_t, *mut c_char, socklen_t, *mut c_char, socklen_t, c_int) -> c_int;
 }
 
@@ -251,6 +297,31 @@ real_checked! { CHECKED:
 // or declared in the libc crate without the null pointer that C allows; or
 // unwinding, which the caller adds to the type.
 real! { UNCHECKED:
+    fn tcdrain(c_int) -> c_int;
+    fn semtimedop(c_int, *mut sembuf, size_t, *const timespec) -> c_int;
+    fn gethostbyname(*const c_char) -> *mut hostent;
+    fn gethostbyname2(*const c_char, c_int) -> *mut hostent;
+    fn gethostbyaddr(*const c_void, socklen_t, c_int) -> *mut hostent;
+    fn gethostbyname_r(*const c_char, *mut hostent, *mut c_char, size_t, *mut *mut hostent, *mut c_int) -> c_int;
+    fn gethostbyname2_r(*const c_char, c_int, *mut hostent, *mut c_char, size_t, *mut *mut hostent, *mut c_int) -> c_int;
+    fn gethostbyaddr_r(*const c_void, socklen_t, c_int, *mut hostent, *mut c_char, size_t, *mut *mut hostent, *mut c_int) -> c_int;
+    fn res_query(*const c_char, c_int, c_int, *mut c_uchar, c_int) -> c_int;
+    fn res_search(*const c_char, c_int, c_int, *mut c_uchar, c_int) -> c_int;
+    fn res_querydomain(*const c_char, *const c_char, c_int, c_int, *mut c_uchar, c_int) -> c_int;
+    fn res_send(*const c_uchar, c_int, *mut c_uchar, c_int) -> c_int;
+    fn res_nquery(*mut Resolver, *const c_char, c_int, c_int, *mut c_uchar, c_int) -> c_int;
+    fn res_nsearch(*mut Resolver, *const c_char, c_int, c_int, *mut c_uchar, c_int) -> c_int;
+    fn res_nquerydomain(*mut Resolver, *const c_char, *const c_char, c_int, c_int, *mut c_uchar, c_int) -> c_int;
+    fn res_nsend(*mut Resolver, *const c_uchar, c_int, *mut c_uchar, c_int) -> c_int;
+    fn closefrom(c_int) -> ();
+    fn close_range(c_uint, c_uint, c_int) -> c_int;
+    fn __read_chk(c_int, *mut c_void, size_t, size_t) -> ssize_t;
+    fn __pread_chk(c_int, *mut c_void, size_t, off_t, size_t) -> ssize_t;
+    fn __pread64_chk(c_int, *mut c_void, size_t, off64_t, size_t) -> ssize_t;
+    fn __recv_chk(c_int, *mut c_void, size_t, size_t, c_int) -> ssize_t;
+    fn __recvfrom_chk(c_int, *mut c_void, size_t, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t;
+    fn __poll_chk(*mut pollfd, nfds_t, c_int, size_t) -> c_int;
+    fn __ppoll_chk(*mut pollfd, nfds_t, *const timespec, *const sigset_t, size_t) -> c_int;
     fn lockf64(c_int, c_int, off64_t) -> c_int;
     fn mkstemp64(*mut c_char) -> c_int;
     fn fcntl(c_int, c_int, usize) -> c_int;

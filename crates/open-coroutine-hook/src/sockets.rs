@@ -1,11 +1,12 @@
 //! `recv(2)`, `send(2)`, `accept(2)`, `socket(2)`, `connect(2)`,
 //! `setsockopt(2)`.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 
-use libc::{msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use libc::{mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use open_coroutine_core::io;
 use open_coroutine_core::sched::Hooks;
+use open_coroutine_core::sys;
 
 use crate::convert::{divert, to_c, to_int};
 use crate::descriptors::begins;
@@ -115,6 +116,75 @@ pub unsafe extern "C" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) ->
     to_c(unsafe { io::send_message(fd, msg, flags) })
 }
 
+shims! { SOCKETS:
+    /// `recvmmsg(2)`
+    fn recvmmsg(
+        fd: c_int,
+        messages: *mut mmsghdr,
+        count: c_uint,
+        flags: c_int,
+        timeout: *mut timespec
+    ) -> c_int => {
+        let timeout = timeout.as_mut();
+        if timeout.as_deref().is_some_and(|time| sys::to_duration(time).is_none()) {
+            return to_int(-(libc::EINVAL as isize));
+        }
+        to_int(io::receive_messages(fd, messages, count, flags, timeout))
+    };
+    /// `sendmmsg(2)`
+    fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int => {
+        to_int(io::send_messages(fd, messages, count, flags))
+    };
+}
+
+/// `recv(2)`, as programs call it that are compiled with `_FORTIFY_SOURCE`.
+///
+/// # Safety
+///
+/// The contract of `recv(2)`; `size` is that of the buffer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __recv_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    size: size_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the caller's contract; libc's function ends a program whose buffer
+    // is too small.
+    unsafe {
+        if !divert(Hooks::SOCKETS) || size < len {
+            return real::__recv_chk.get()(fd, buf, len, size, flags);
+        }
+        recv(fd, buf, len, flags)
+    }
+}
+
+/// `recvfrom(2)`, as programs call it that are compiled with `_FORTIFY_SOURCE`.
+///
+/// # Safety
+///
+/// The contract of `recvfrom(2)`; `size` is that of the buffer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __recvfrom_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    size: size_t,
+    flags: c_int,
+    addr: *mut sockaddr,
+    addr_len: *mut socklen_t,
+) -> ssize_t {
+    // SAFETY: the caller's contract; libc's function ends a program whose buffer
+    // is too small.
+    unsafe {
+        if !divert(Hooks::SOCKETS) || size < len {
+            return real::__recvfrom_chk.get()(fd, buf, len, size, flags, addr, addr_len);
+        }
+        recvfrom(fd, buf, len, flags, addr, addr_len)
+    }
+}
+
 /// `accept(2)`
 ///
 /// # Safety
@@ -181,7 +251,7 @@ pub unsafe extern "C" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_
     to_int(unsafe { io::connect(fd, addr, len) })
 }
 
-/// `setsockopt(2)`: never blocks; notes that time-outs are in use.
+/// `setsockopt(2)`: never blocks; notes that time-outs or lingering are in use.
 ///
 /// # Safety
 ///
@@ -196,6 +266,9 @@ pub unsafe extern "C" fn setsockopt(
 ) -> c_int {
     if level == libc::SOL_SOCKET && matches!(name, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO) {
         io::note_socket_timeout();
+    }
+    if level == libc::SOL_SOCKET && name == libc::SO_LINGER {
+        io::note_linger();
     }
     // SAFETY: the caller's contract, passed on unchanged.
     unsafe { real::setsockopt.get()(fd, level, name, value, len) }

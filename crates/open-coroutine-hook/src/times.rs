@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use libc::{clockid_t, timespec};
 use open_coroutine_core::sched::{self, Hooks};
+use open_coroutine_core::sys;
 
 use crate::convert::{divert, to_int};
 use crate::real;
@@ -15,13 +16,6 @@ const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 fn sleep_for(duration: Duration) {
     sched::try_sleep_until(Instant::now() + duration.min(FOREVER));
-}
-
-/// A time as a duration; `None` if it is not a valid one.
-fn duration(time: &timespec) -> Option<Duration> {
-    let seconds = u64::try_from(time.tv_sec).ok()?;
-    let nanoseconds = u32::try_from(time.tv_nsec).ok()?;
-    (nanoseconds < 1_000_000_000).then(|| Duration::new(seconds, nanoseconds))
 }
 
 /// `nanosleep(2)`
@@ -37,7 +31,7 @@ pub unsafe extern "C" fn nanosleep(request: *const timespec, remaining: *mut tim
         return unsafe { real::nanosleep.get()(request, remaining) };
     }
     // SAFETY: the caller passes a readable time.
-    let Some(time) = duration(unsafe { &*request }) else {
+    let Some(time) = sys::to_duration(unsafe { &*request }) else {
         return to_int(-(libc::EINVAL as isize));
     };
     sleep_for(time);
@@ -66,7 +60,7 @@ pub unsafe extern "C" fn clock_nanosleep(
         return unsafe { real::clock_nanosleep.get()(clock, flags, request, remaining) };
     }
     // SAFETY: the caller passes a readable time.
-    let Some(time) = duration(unsafe { &*request }) else {
+    let Some(time) = sys::to_duration(unsafe { &*request }) else {
         return libc::EINVAL;
     };
     if flags & libc::TIMER_ABSTIME == 0 {
@@ -91,7 +85,7 @@ pub(crate) fn now(clock: clockid_t) -> Duration {
         libc::clock_gettime(clock, &raw mut now);
         now
     };
-    duration(&now).unwrap_or_default()
+    sys::to_duration(&now).unwrap_or_default()
 }
 
 /// `usleep(3)`

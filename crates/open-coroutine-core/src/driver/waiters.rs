@@ -30,7 +30,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use crate::sys;
 
@@ -59,7 +59,11 @@ const BYTES: usize = COUNTERS * size_of::<AtomicU32>();
 /// disturbs only drivers that have waiters. They are mapped lazily: a page
 /// costs memory once one of its 1024 descriptors has been waited on.
 #[derive(Debug)]
-pub struct FdWaiters(NonNull<AtomicU32>);
+pub struct FdWaiters {
+    counters: NonNull<AtomicU32>,
+    /// No descriptor above this one was ever waited on.
+    highest: AtomicI32,
+}
 
 // SAFETY: the counters are atomics in memory that lives as long as `self`.
 unsafe impl Send for FdWaiters {}
@@ -85,9 +89,10 @@ impl FdWaiters {
         // SAFETY: the range was mapped just now. Failure costs only memory.
         unsafe { sys::syscall(libc::SYS_madvise, advice) };
         let counters = NonNull::new(std::ptr::with_exposed_provenance_mut(address));
-        Ok(Self(
-            counters.expect("mmap without a fixed address never returns 0"),
-        ))
+        Ok(Self {
+            counters: counters.expect("mmap without a fixed address never returns 0"),
+            highest: AtomicI32::new(-1),
+        })
     }
 
     /// How many requests wait on `fd`: 0 if there are surely none.
@@ -95,8 +100,16 @@ impl FdWaiters {
         self.counter(fd).load(Relaxed)
     }
 
+    /// The highest descriptor that a request has waited on, or -1.
+    pub fn highest(&self) -> RawFd {
+        self.highest.load(Relaxed)
+    }
+
     /// Counts a request. For the owner only.
     pub(super) fn add(&self, fd: RawFd) {
+        if fd > self.highest.load(Relaxed) {
+            self.highest.store(fd, Relaxed);
+        }
         let counter = self.counter(fd);
         counter.store(counter.load(Relaxed) + 1, Relaxed);
     }
@@ -109,13 +122,13 @@ impl FdWaiters {
 
     fn counter(&self, fd: RawFd) -> &AtomicU32 {
         // SAFETY: the index is below `COUNTERS`, and zero bytes are a counter.
-        unsafe { self.0.add(fd as usize % COUNTERS).as_ref() }
+        unsafe { self.counters.add(fd as usize % COUNTERS).as_ref() }
     }
 }
 
 impl Drop for FdWaiters {
     fn drop(&mut self) {
-        let args = [self.0.as_ptr() as usize, BYTES, 0, 0, 0, 0];
+        let args = [self.counters.as_ptr() as usize, BYTES, 0, 0, 0, 0];
         // SAFETY: the mapping is `self`'s own, and nothing refers to it now.
         unsafe { sys::syscall(libc::SYS_munmap, args) };
     }

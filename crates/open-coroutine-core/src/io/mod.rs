@@ -7,7 +7,8 @@
 //! * `descriptor`: whether a thread would block on it.
 //! * `perform`: one operation, by the driver, by readiness, or by the pool.
 //! * `open`: making descriptors of paths.
-//! * `socket`, `stream`: what is done with sockets, and with any descriptor.
+//! * `socket`, `messages`, `stream`: what is done with sockets, and with any
+//!   descriptor; `vectors`: the rest of a transfer from several buffers.
 //! * `wait`: for several descriptors at once.
 //!
 //! # How an operation is performed
@@ -19,18 +20,22 @@
 //! others share; who set it gets `EAGAIN` at once, as a thread would.
 
 mod descriptor;
+mod messages;
 mod open;
 mod perform;
 mod socket;
 mod stream;
+mod vectors;
 mod wait;
 
 pub use descriptor::{forget, modes_changed};
 pub use open::open;
 pub use perform::{Awaits, call, offload, perform};
+pub use messages::{
+    receive_from, receive_message, receive_messages, send_message, send_messages, send_to,
+};
 pub use socket::{
-    accept, connect, note_socket_timeout, receive, receive_from, receive_message, send,
-    send_message, send_to,
+    accept, connect, lingers, note_linger, note_socket_timeout, receive, send,
 };
 pub use stream::{read, read_vectored, write, write_vectored};
-pub use wait::{epoll_wait, poll};
+pub use wait::{FdSets, epoll_wait, poll, select};

@@ -1,8 +1,8 @@
 //! Sockets: `recv(2)`, `send(2)`, `accept(2)`, `connect(2)` and their kin.
 
 use std::ffi::c_int;
-use std::mem;
 use std::os::fd::RawFd;
+use std::ptr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -26,8 +26,43 @@ pub fn note_socket_timeout() {
     TIMEOUTS_IN_USE.store(true, Relaxed);
 }
 
+/// Whether `SO_LINGER` was ever set. Static for the same reasons.
+static LINGER_IN_USE: AtomicBool = AtomicBool::new(false);
+
+/// To be called after `setsockopt(2)` has set `SO_LINGER` on any socket.
+pub fn note_linger() {
+    LINGER_IN_USE.store(true, Relaxed);
+}
+
+/// Whether closing `fd` may wait until its peer has received everything.
+pub fn lingers(fd: RawFd) -> bool {
+    let mut linger = libc::linger {
+        l_onoff: 0,
+        l_linger: 0,
+    };
+    LINGER_IN_USE.load(Relaxed)
+        && socket_option(fd, libc::SO_LINGER, &mut linger)
+        && linger.l_onoff != 0
+        && linger.l_linger != 0
+}
+
+/// Reads an option of socket `fd` into `value`. False if it has none.
+fn socket_option<T: Copy>(fd: RawFd, name: c_int, value: &mut T) -> bool {
+    let mut len = size_of::<T>() as libc::socklen_t;
+    let args = [
+        fd as usize,
+        libc::SOL_SOCKET as usize,
+        name as usize,
+        ptr::from_mut(value) as usize,
+        &raw mut len as usize,
+        0,
+    ];
+    // SAFETY: the kernel writes at most `len` bytes, integers, to `value`.
+    unsafe { sys::syscall(libc::SYS_getsockopt, args) == 0 }
+}
+
 /// When a call on `fd` has to end, by its `SO_RCVTIMEO` or `SO_SNDTIMEO`.
-fn socket_deadline(fd: RawFd, option: c_int) -> Option<Instant> {
+pub(super) fn socket_deadline(fd: RawFd, option: c_int) -> Option<Instant> {
     if !TIMEOUTS_IN_USE.load(Relaxed) {
         return None;
     }
@@ -35,18 +70,7 @@ fn socket_deadline(fd: RawFd, option: c_int) -> Option<Instant> {
         tv_sec: 0,
         tv_usec: 0,
     };
-    let mut len = mem::size_of::<libc::timeval>() as libc::socklen_t;
-    let args = [
-        fd as usize,
-        libc::SOL_SOCKET as usize,
-        option as usize,
-        &raw mut time as usize,
-        &raw mut len as usize,
-        0,
-    ];
-    // SAFETY: `time` and `len` live across the call.
-    let result = unsafe { sys::syscall(libc::SYS_getsockopt, args) };
-    if result < 0 || (time.tv_sec == 0 && time.tv_usec == 0) {
+    if !socket_option(fd, option, &mut time) || (time.tv_sec == 0 && time.tv_usec == 0) {
         return None;
     }
     let timeout = Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
@@ -112,20 +136,10 @@ pub unsafe fn receive(fd: RawFd, buf: *mut u8, len: usize, flags: c_int) -> isiz
     }
 }
 
-fn is_stream(fd: RawFd) -> bool {
+/// Whether `fd` is a socket that transfers bytes without borders.
+pub(super) fn is_stream(fd: RawFd) -> bool {
     let mut kind: c_int = 0;
-    let mut len = mem::size_of::<c_int>() as libc::socklen_t;
-    let args = [
-        fd as usize,
-        libc::SOL_SOCKET as usize,
-        libc::SO_TYPE as usize,
-        &raw mut kind as usize,
-        &raw mut len as usize,
-        0,
-    ];
-    // SAFETY: `kind` and `len` live across the call.
-    let result = unsafe { sys::syscall(libc::SYS_getsockopt, args) };
-    result == 0 && kind == libc::SOCK_STREAM
+    socket_option(fd, libc::SO_TYPE, &mut kind) && kind == libc::SOCK_STREAM
 }
 
 /// `send(2)`
@@ -167,109 +181,6 @@ pub unsafe fn send(fd: RawFd, buf: *const u8, len: usize, flags: c_int) -> isize
             send_signal_on_broken_pipe(total);
         }
         total
-    }
-}
-
-/// `recvmsg(2)`
-///
-/// # Safety
-///
-/// The contract of `recvmsg(2)`. Called on a coroutine.
-pub unsafe fn receive_message(fd: RawFd, msg: *mut libc::msghdr, flags: c_int) -> isize {
-    let op = Op::RecvMsg { fd, msg, flags };
-    // SAFETY: the caller's promise.
-    unsafe {
-        if flags & libc::MSG_DONTWAIT != 0 {
-            return op.run();
-        }
-        timed(op, libc::SO_RCVTIMEO)
-    }
-}
-
-/// `sendmsg(2)`
-///
-/// # Safety
-///
-/// The contract of `sendmsg(2)`. Called on a coroutine.
-pub unsafe fn send_message(fd: RawFd, msg: *const libc::msghdr, flags: c_int) -> isize {
-    let op = Op::SendMsg { fd, msg, flags };
-    // SAFETY: the caller's promise.
-    unsafe {
-        if flags & libc::MSG_DONTWAIT != 0 {
-            return op.run();
-        }
-        let result = timed(op, libc::SO_SNDTIMEO);
-        if flags & libc::MSG_NOSIGNAL == 0 {
-            send_signal_on_broken_pipe(result);
-        }
-        result
-    }
-}
-
-fn message(iov: &mut libc::iovec, addr: *mut libc::sockaddr, len: libc::socklen_t) -> libc::msghdr {
-    // SAFETY: all-zero bytes are a valid, empty message header.
-    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
-    msg.msg_name = addr.cast();
-    msg.msg_namelen = len;
-    msg.msg_iov = iov;
-    msg.msg_iovlen = 1;
-    msg
-}
-
-/// `recvfrom(2)`
-///
-/// # Safety
-///
-/// The contract of `recvfrom(2)`. Called on a coroutine.
-pub unsafe fn receive_from(
-    fd: RawFd,
-    (buf, len): (*mut u8, usize),
-    flags: c_int,
-    addr: *mut libc::sockaddr,
-    addr_len: *mut libc::socklen_t,
-) -> isize {
-    // SAFETY: the caller's promise, in each call.
-    unsafe {
-        if addr.is_null() || addr_len.is_null() {
-            return receive(fd, buf, len, flags);
-        }
-        let mut iov = libc::iovec {
-            iov_base: buf.cast(),
-            iov_len: len,
-        };
-        let mut msg = message(&mut iov, addr, *addr_len);
-        let result = receive_message(fd, &raw mut msg, flags);
-        if result >= 0 {
-            *addr_len = msg.msg_namelen;
-        }
-        result
-    }
-}
-
-/// `sendto(2)`
-///
-/// # Safety
-///
-/// The contract of `sendto(2)`. Called on a coroutine.
-pub unsafe fn send_to(
-    fd: RawFd,
-    (buf, len): (*const u8, usize),
-    flags: c_int,
-    addr: *const libc::sockaddr,
-    addr_len: libc::socklen_t,
-) -> isize {
-    // SAFETY: the caller's promise, in each call; the kernel only reads what
-    // the message points to.
-    unsafe {
-        if addr.is_null() {
-            return send(fd, buf, len, flags);
-        }
-        let mut iov = libc::iovec {
-            iov_base: buf.cast_mut().cast(),
-            iov_len: len,
-        };
-        let msg = message(&mut iov, addr.cast_mut(), addr_len);
-        send_message(fd, &raw const msg, flags)
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use super::descriptor::{is_stream, kind};
 use super::perform::{Awaits, EAGAIN, blocking, perform};
 use super::socket::timed;
+use super::vectors;
 use crate::driver::Op;
 use crate::sched;
 use crate::sys;
@@ -69,7 +70,12 @@ pub unsafe fn read_vectored(
         flags,
     };
     // SAFETY: the caller's promise.
-    unsafe { plain(op) }
+    unsafe { if is_tried(flags) { op.run() } else { plain(op) } }
+}
+
+/// Whether these flags of a vectored call ask not to wait.
+fn is_tried(flags: c_int) -> bool {
+    flags & libc::RWF_NOWAIT != 0
 }
 
 /// `write(2)`, or `pwrite(2)` with an offset
@@ -128,50 +134,27 @@ pub unsafe fn write_vectored(
     };
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        let mut total = plain(op);
-        if total > 0 {
-            total += write_rest(fd, iov, count, offset, total as usize);
+        let mut total = if is_tried(flags) { op.run() } else { plain(op) };
+        if total > 0 && !is_tried(flags) {
+            let whole = vectors::buffers(iov, count as usize);
+            let wanted = vectors::length(whole);
+            while (total as usize) < wanted {
+                let rest = vectors::after(whole, total as usize);
+                match plain(Op::WriteV {
+                    fd,
+                    iov: rest.as_ptr(),
+                    count: rest.len() as c_int,
+                    offset: offset.map(|at| at + total as u64),
+                    flags,
+                }) {
+                    more @ 1.. => total += more,
+                    _ => break,
+                }
+            }
         }
         send_signal_on_broken_pipe(total);
         total
     }
-}
-
-/// After `done` bytes of a vectored write: writes what is left, piece by piece.
-///
-/// # Safety
-///
-/// As [`write_vectored`].
-unsafe fn write_rest(
-    fd: RawFd,
-    iov: *const libc::iovec,
-    count: c_int,
-    offset: Option<u64>,
-    done: usize,
-) -> isize {
-    let mut skip = done;
-    let mut position = offset.map(|at| at + done as u64);
-    let mut total = 0;
-    for index in 0..count as usize {
-        // SAFETY: the kernel has read the `count` entries already.
-        let piece = unsafe { *iov.add(index) };
-        if skip >= piece.iov_len {
-            skip -= piece.iov_len;
-            continue;
-        }
-        let (start, len) = (skip, piece.iov_len - skip);
-        skip = 0;
-        // SAFETY: within the piece, which the caller vouches for.
-        let written = unsafe { write(fd, piece.iov_base.byte_add(start).cast(), len, position) };
-        if written > 0 {
-            total += written;
-            position = position.map(|at| at + written as u64);
-        }
-        if written < len as isize {
-            break;
-        }
-    }
-    total
 }
 
 /// Performs `op`, a read or write.

@@ -9,25 +9,27 @@ use super::perform::{EXPIRED, wait_ready};
 use crate::sched;
 use crate::sys::{self, check};
 
-/// The deadline of a time-out in milliseconds, of which negative ones mean
-/// none.
-fn deadline_after(milliseconds: c_int) -> Option<Instant> {
-    let timeout = Duration::from_millis(u64::try_from(milliseconds).ok()?);
-    Instant::now().checked_add(timeout)
+/// When a wait of `timeout` ends, if it has an end.
+fn deadline_after(timeout: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(timeout?)
 }
 
-/// `poll(2)`
+/// `poll(2)`, without a time-out for `None`
 ///
 /// # Safety
 ///
 /// The contract of `poll(2)`. Called on a coroutine.
-pub unsafe fn poll(fds: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> isize {
+pub unsafe fn poll(
+    fds: *mut libc::pollfd,
+    count: libc::nfds_t,
+    timeout: Option<Duration>,
+) -> isize {
     let deadline = deadline_after(timeout);
     // SAFETY: the caller's promise, in each call.
     unsafe {
         loop {
             let ready = poll_now(fds, count);
-            if ready != 0 || timeout == 0 {
+            if ready != 0 || timeout == Some(Duration::ZERO) {
                 return ready;
             }
             match wait_any(fds, count, deadline) {
@@ -78,6 +80,142 @@ unsafe fn poll_now(fds: *mut libc::pollfd, count: libc::nfds_t) -> isize {
     ];
     // SAFETY: the caller's promise; `timeout` lives across the call.
     unsafe { sys::syscall(libc::SYS_ppoll, args) }
+}
+
+/// The sets of descriptors that `select(2)` takes and changes.
+#[derive(Clone, Copy)]
+pub struct FdSets {
+    /// Descriptors numbered below this are looked at.
+    pub count: c_int,
+    /// For reading; may be null, as the others.
+    pub read: *mut libc::fd_set,
+    /// For writing.
+    pub write: *mut libc::fd_set,
+    /// For exceptional conditions.
+    pub except: *mut libc::fd_set,
+}
+
+/// What each set waits for, as the kernel's `select` has it.
+const SELECT_EVENTS: [i16; 3] = [
+    libc::POLLIN | libc::POLLRDHUP,
+    libc::POLLOUT,
+    libc::POLLPRI,
+];
+
+/// `select(2)`, without a time-out for `None`
+///
+/// # Safety
+///
+/// The contract of `select(2)`. Called on a coroutine.
+pub unsafe fn select(sets: FdSets, timeout: Option<Duration>) -> isize {
+    let deadline = deadline_after(timeout);
+    // SAFETY: the caller's promise.
+    let wanted = unsafe { sets.copy() };
+    loop {
+        // SAFETY: the caller's promise.
+        let ready = unsafe { sets.select_now() };
+        if ready != 0 || timeout == Some(Duration::ZERO) {
+            return ready;
+        }
+        let mut fds = wanted.to_poll();
+        // SAFETY: the entries are a vector's.
+        let result = unsafe { wait_any(fds.as_mut_ptr(), fds.len() as libc::nfds_t, deadline) };
+        // SAFETY: the caller's promise; the sets were copied from there.
+        unsafe { sets.restore(&wanted) };
+        match result {
+            0.. => {}
+            // SAFETY: the caller's promise.
+            EXPIRED => return unsafe { sets.select_now() },
+            error => return error,
+        }
+    }
+}
+
+/// What the caller of a `select` waits for: the words of its three sets.
+struct Wanted {
+    count: c_int,
+    sets: [Vec<usize>; 3],
+}
+
+impl FdSets {
+    fn pointers(&self) -> [*mut usize; 3] {
+        [self.read, self.write, self.except].map(|set| set.cast::<usize>())
+    }
+
+    /// Words of each set.
+    fn words(&self) -> usize {
+        usize::try_from(self.count).map_or(0, |count| count.div_ceil(usize::BITS as usize))
+    }
+
+    /// # Safety
+    ///
+    /// As [`select`].
+    unsafe fn copy(&self) -> Wanted {
+        let copy = |set: *mut usize| {
+            if set.is_null() {
+                Vec::new()
+            } else {
+                // SAFETY: a set has room for `count` bits, in whole words.
+                unsafe { std::slice::from_raw_parts(set, self.words()) }.to_vec()
+            }
+        };
+        Wanted {
+            count: self.count,
+            sets: self.pointers().map(copy),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`select`]; `wanted` is a copy of these sets.
+    unsafe fn restore(&self, wanted: &Wanted) {
+        for (set, words) in self.pointers().into_iter().zip(&wanted.sets) {
+            // SAFETY: as many words as were copied from there.
+            unsafe { std::ptr::copy_nonoverlapping(words.as_ptr(), set, words.len()) };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`select`].
+    unsafe fn select_now(&self) -> isize {
+        let timeout = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let args = [
+            self.count as usize,
+            self.read as usize,
+            self.write as usize,
+            self.except as usize,
+            &raw const timeout as usize,
+            0,
+        ];
+        // SAFETY: the caller's promise; `timeout` lives across the call.
+        unsafe { sys::syscall(libc::SYS_pselect6, args) }
+    }
+}
+
+impl Wanted {
+    fn to_poll(&self) -> Vec<libc::pollfd> {
+        let is_set = |words: &[usize], fd: usize| {
+            let bits = usize::BITS as usize;
+            words.get(fd / bits).is_some_and(|word| word >> (fd % bits) & 1 != 0)
+        };
+        let entry = |fd: c_int| {
+            let wanted = self.sets.iter().zip(SELECT_EVENTS);
+            let events = wanted
+                .filter(|(words, _)| is_set(words, fd as usize))
+                .fold(0, |events, (_, event)| events | event);
+            libc::pollfd {
+                fd,
+                events,
+                revents: 0,
+            }
+        };
+        let entries = (0..self.count).map(entry);
+        entries.filter(|entry| entry.events != 0).collect()
+    }
 }
 
 /// Waits until one of `fds` may be ready. Several are put into an epoll set of
@@ -154,7 +292,7 @@ impl Drop for EpollSet {
     }
 }
 
-/// `epoll_wait(2)`
+/// `epoll_wait(2)`, without a time-out for `None`
 ///
 /// # Safety
 ///
@@ -163,7 +301,7 @@ pub unsafe fn epoll_wait(
     fd: RawFd,
     events: *mut libc::epoll_event,
     max: c_int,
-    timeout: c_int,
+    timeout: Option<Duration>,
 ) -> isize {
     let deadline = deadline_after(timeout);
     let now = || {
@@ -173,7 +311,7 @@ pub unsafe fn epoll_wait(
     };
     loop {
         let ready = now();
-        if ready != 0 || timeout == 0 {
+        if ready != 0 || timeout == Some(Duration::ZERO) {
             return ready;
         }
         match wait_ready(fd, libc::POLLIN as u32, deadline) {

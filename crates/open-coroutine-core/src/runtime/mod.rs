@@ -23,6 +23,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::mem;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
@@ -270,13 +271,20 @@ fn stop(runtime: Runtime) -> Result<(), ShutdownError> {
 
 /// Tells the running runtime that `fd` is about to be closed or replaced, so
 /// that coroutines that wait on it get `EBADF`.
-pub fn notify_close(fd: std::os::fd::RawFd) {
-    if let Some(shared) = sched::current_shared() {
-        return shared.notify_close(fd);
-    }
-    let shared = SCHEDULER.lock().clone();
+pub fn notify_close(fd: RawFd) {
+    with_scheduler(|shared| shared.notify_close(fd));
+}
+
+/// [`notify_close`] of all descriptors from `first` to `last`.
+pub fn notify_close_range(first: RawFd, last: RawFd) {
+    with_scheduler(|shared| shared.notify_close_range(first, last));
+}
+
+/// Calls `body` with the caller's scheduler, or the one that runs.
+fn with_scheduler(body: impl FnOnce(&Shared)) {
+    let shared = sched::current_shared().or_else(|| SCHEDULER.lock().clone());
     if let Some(shared) = shared {
-        shared.notify_close(fd);
+        body(&shared);
     }
 }
 

@@ -320,6 +320,16 @@ impl Shared {
         }
     }
 
+    /// [`notify_close`](Self::notify_close) of all descriptors from `first` to
+    /// `last`.
+    pub fn notify_close_range(&self, first: RawFd, last: RawFd) {
+        let outsides = self.seats.iter().filter_map(|seat| seat.outside.get());
+        let highest = outsides.map(|outside| outside.waiters.highest()).max();
+        for fd in first..=last.min(highest.unwrap_or(-1)) {
+            self.notify_close(fd);
+        }
+    }
+
     /// Tells whoever joins `task` that it has ended.
     pub(super) fn announce_end(&self, task: &dyn Run) {
         if let Some((word, waiters)) = task.finish() {

@@ -156,6 +156,13 @@ pub fn to_timespec(duration: Duration) -> libc::timespec {
     }
 }
 
+/// A time that the program has given; `None` if it is not a valid one.
+pub fn to_duration(time: &libc::timespec) -> Option<Duration> {
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let nanoseconds = u32::try_from(time.tv_nsec).ok()?;
+    (nanoseconds < 1_000_000_000).then(|| Duration::new(seconds, nanoseconds))
+}
+
 /// Closes `fd` without any hook seeing it.
 ///
 /// # Safety
