@@ -217,7 +217,9 @@ pub unsafe extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
-    control(command, || unsafe { real::fcntl.get()(fd, command, argument) })
+    control(command, || unsafe {
+        real::fcntl.get()(fd, command, argument)
+    })
 }
 
 /// `fcntl(2)`
@@ -228,7 +230,9 @@ pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
-    control(command, || unsafe { real::fcntl64.get()(fd, command, argument) })
+    control(command, || unsafe {
+        real::fcntl64.get()(fd, command, argument)
+    })
 }
 
 /// Performs an fcntl; one that waits for a lock has a thread of its own.

@@ -19,7 +19,8 @@
 //! | `directories` | mkdir, rename, unlink, link, readdir, what takes a path |
 //! | `waiting` | poll, select, epoll_wait |
 //! | `times` | sleep, nanosleep |
-//! | `threads` | futex, sched_yield, pthread_join, pthread_once, thread-local keys |
+//! | `raw`, `futexes` | syscall, futex |
+//! | `threads` | sched_yield, pthread_join, pthread_once, thread-local keys |
 //! | `identity` | pthread_getattr_np, pthread_kill, affinity, scheduling, names |
 //! | `processes` | fork, wait, posix_spawn, system, exit, set*id, dlopen |
 //! | `queues` | mq_receive, msgrcv, semop, tcdrain, aio_suspend |
@@ -37,6 +38,7 @@ cfg_select! {
     all(target_os = "linux", target_env = "gnu", not(target_feature = "crt-static")) => {
         #[macro_use]
         mod convert;
+        mod futexes;
         mod real;
 
         pub mod descriptors;
@@ -46,6 +48,7 @@ cfg_select! {
         pub mod names;
         pub mod processes;
         pub mod queues;
+        pub mod raw;
         pub mod sockets;
         pub mod streams;
         pub mod threads;

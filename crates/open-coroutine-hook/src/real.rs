@@ -1,6 +1,6 @@
 //! libc's own functions, behind the replacements.
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_uchar, c_ulong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_uint, c_ulong, c_void};
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr;
@@ -8,10 +8,12 @@ use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use libc::{
-    aiocb, group, hostent, mqd_t, passwd, posix_spawn_file_actions_t, posix_spawnattr_t, sembuf, sigevent, termios, winsize, fd_set, mmsghdr, FILE, addrinfo, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t,
-    iovec, mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_attr_t, pthread_key_t,
-    pthread_mutexattr_t, pthread_once_t, pthread_t, rusage, sched_param, siginfo_t, sigset_t,
-    sigval, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval, uid_t, utimbuf,
+    FILE, addrinfo, aiocb, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, fd_set, gid_t,
+    group, hostent, id_t, idtype_t, iovec, mmsghdr, mode_t, mqd_t, msghdr, nfds_t, off_t, off64_t,
+    passwd, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t, pthread_attr_t,
+    pthread_key_t, pthread_mutexattr_t, pthread_once_t, pthread_t, rusage, sched_param, sembuf,
+    sigevent, siginfo_t, sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t, termios, timespec,
+    timeval, uid_t, utimbuf, winsize,
 };
 
 use open_coroutine_core::sys;

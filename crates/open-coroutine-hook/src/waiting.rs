@@ -136,9 +136,10 @@ unsafe fn select_for(sets: FdSets, timeout: Option<&mut timeval>) -> isize {
         // SAFETY: the caller's contract.
         return unsafe { io::select(sets, None) };
     };
-    let (Ok(seconds), Ok(microseconds)) =
-        (u64::try_from(timeout.tv_sec), u64::try_from(timeout.tv_usec))
-    else {
+    let (Ok(seconds), Ok(microseconds)) = (
+        u64::try_from(timeout.tv_sec),
+        u64::try_from(timeout.tv_usec),
+    ) else {
         return EINVAL;
     };
     let limit = Duration::from_secs(seconds).saturating_add(Duration::from_micros(microseconds));

@@ -1,6 +1,7 @@
 //! Whatever one coroutine waits for, the others of its worker go on.
 
 mod runtimes;
+mod waits;
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -9,38 +10,12 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Barrier, Condvar, Mutex, RwLock, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use runtimes::on_every_driver;
-
-/// Ticks that must happen while the others wait.
-const TICKS: u32 = 10;
-
-/// Runs `wait` as a coroutine, and beside it a ticker. When the ticker has
-/// ticked often enough, `release` must end the wait. If the wait blocks the
-/// only worker, nothing ever does.
-fn ticks_during(wait: impl FnOnce() + Send + 'static, release: impl FnOnce()) {
-    let began = Arc::new(AtomicBool::new(false));
-    let begins = began.clone();
-    let waiter = open_coroutine::spawn(move || {
-        begins.store(true, Relaxed);
-        wait();
-    });
-    let ticker = open_coroutine::spawn(move || {
-        let mut ticks = 0;
-        while ticks < TICKS {
-            open_coroutine::sleep(Duration::from_millis(1));
-            ticks += u32::from(began.load(Relaxed));
-        }
-    });
-    ticker.join().unwrap();
-    assert!(!waiter.is_finished(), "it did not wait");
-    release();
-    waiter.join().unwrap();
-}
+use waits::ticks_during;
 
 #[test]
 fn during_socket_reads() {

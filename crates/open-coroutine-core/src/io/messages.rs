@@ -333,7 +333,13 @@ mod tests {
             msg: std::ptr::null_mut(),
             flags: 0,
         };
-        transfer(interest, 0, (enough, waits), |_| results.next().unwrap(), || false)
+        transfer(
+            interest,
+            0,
+            (enough, waits),
+            |_| results.next().unwrap(),
+            || false,
+        )
     }
 
     #[test]

@@ -29,13 +29,11 @@ mod vectors;
 mod wait;
 
 pub use descriptor::{forget, modes_changed};
-pub use open::open;
-pub use perform::{Awaits, call, offload, perform};
 pub use messages::{
     receive_from, receive_message, receive_messages, send_message, send_messages, send_to,
 };
-pub use socket::{
-    accept, connect, lingers, note_linger, note_socket_timeout, receive, send,
-};
+pub use open::open;
+pub use perform::{Awaits, call, offload, perform};
+pub use socket::{accept, connect, lingers, note_linger, note_socket_timeout, receive, send};
 pub use stream::{read, read_vectored, write, write_vectored};
 pub use wait::{FdSets, epoll_wait, poll, select};

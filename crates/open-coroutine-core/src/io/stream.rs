@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use super::descriptor::{is_stream, kind};
 use super::perform::{Awaits, EAGAIN, blocking, perform};
-use super::socket::timed;
+use super::socket::{send, timed};
 use super::vectors;
 use crate::driver::Op;
 use crate::sched;
@@ -86,6 +86,10 @@ fn is_tried(flags: c_int) -> bool {
 pub unsafe fn write(fd: RawFd, buf: *const u8, len: usize, offset: Option<u64>) -> isize {
     // SAFETY: the caller's promise, in each call.
     unsafe {
+        if len == 0 && kind(fd) == libc::S_IFSOCK && offset.is_none() {
+            // An empty datagram, which a vectored write would not send.
+            return send(fd, buf, len, 0);
+        }
         let mut total = plain(Op::Write {
             fd,
             buf,

@@ -96,11 +96,7 @@ pub struct FdSets {
 }
 
 /// What each set waits for, as the kernel's `select` has it.
-const SELECT_EVENTS: [i16; 3] = [
-    libc::POLLIN | libc::POLLRDHUP,
-    libc::POLLOUT,
-    libc::POLLPRI,
-];
+const SELECT_EVENTS: [i16; 3] = [libc::POLLIN | libc::POLLRDHUP, libc::POLLOUT, libc::POLLPRI];
 
 /// `select(2)`, without a time-out for `None`
 ///
@@ -200,7 +196,9 @@ impl Wanted {
     fn to_poll(&self) -> Vec<libc::pollfd> {
         let is_set = |words: &[usize], fd: usize| {
             let bits = usize::BITS as usize;
-            words.get(fd / bits).is_some_and(|word| word >> (fd % bits) & 1 != 0)
+            words
+                .get(fd / bits)
+                .is_some_and(|word| word >> (fd % bits) & 1 != 0)
         };
         let entry = |fd: c_int| {
             let wanted = self.sets.iter().zip(SELECT_EVENTS);
