@@ -16,7 +16,8 @@
 //! | `streams` | read, write, pread, pwrite and the vectored ones |
 //! | `descriptors` | close, dup, pipe, socketpair, eventfd, fclose |
 //! | `files` | open, stat, fsync, flock, sendfile |
-//! | `directories` | mkdir, rename, unlink, link, readdir, what takes a path |
+//! | `directories` | mkdir, rename, unlink, link, what takes a path |
+//! | `listing` | readdir |
 //! | `waiting` | poll, select, epoll_wait |
 //! | `times` | sleep, nanosleep |
 //! | `raw`, `futexes` | syscall, futex |
@@ -45,6 +46,7 @@ cfg_select! {
         pub mod directories;
         pub mod files;
         pub mod identity;
+        pub mod listing;
         pub mod names;
         pub mod processes;
         pub mod queues;

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use libc::{
-    FILE, addrinfo, aiocb, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, fd_set, gid_t,
+    DIR, FILE, addrinfo, aiocb, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, fd_set, gid_t,
     group, hostent, id_t, idtype_t, iovec, mmsghdr, mode_t, mqd_t, msghdr, nfds_t, off_t, off64_t,
     passwd, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t, pthread_attr_t,
     pthread_key_t, pthread_mutexattr_t, pthread_once_t, pthread_t, rusage, sched_param, sembuf,
@@ -104,6 +104,8 @@ pub(crate) type Destructor = unsafe extern "C" fn(*mut c_void);
 type Stat = libc::stat;
 type Stat64 = libc::stat64;
 type Statx = libc::statx;
+type Dirent = libc::dirent;
+type Dirent64 = libc::dirent64;
 type Statfs = libc::statfs;
 type Statfs64 = libc::statfs64;
 type Statvfs = libc::statvfs;
@@ -208,7 +210,11 @@ real_checked! { CHECKED:
     fn mkstemps(*mut c_char, c_int) -> c_int;
     fn mkostemp(*mut c_char, c_int) -> c_int;
     fn realpath(*const c_char, *mut c_char) -> *mut c_char;
-    fn opendir(*const c_char) -> *mut libc::DIR;
+    fn opendir(*const c_char) -> *mut DIR;
+    fn readdir(*mut DIR) -> *mut Dirent;
+    fn readdir64(*mut DIR) -> *mut Dirent64;
+    fn readdir_r(*mut DIR, *mut Dirent, *mut *mut Dirent) -> c_int;
+    fn readdir64_r(*mut DIR, *mut Dirent64, *mut *mut Dirent64) -> c_int;
     fn tee(c_int, c_int, size_t, c_uint) -> ssize_t;
     fn vmsplice(c_int, *const iovec, size_t, c_uint) -> ssize_t;
     fn copy_file_range(c_int, *mut off64_t, c_int, *mut off64_t, size_t, c_uint) -> ssize_t;
