@@ -57,9 +57,12 @@ cfg_select! {
         pub mod times;
         pub mod waiting;
 
-        pub use real::symbols;
+        pub use real::{poll_as_a_library, symbols};
     }
     _ => {
+        /// No function is replaced on this platform.
+        pub fn poll_as_a_library(_fd: std::os::fd::RawFd) {}
+
         /// No function is replaced on this platform.
         pub fn symbols() -> Vec<Symbol> {
             Vec::new()
@@ -73,8 +76,30 @@ cfg_select! {
 pub struct Symbol {
     /// The name of the function.
     pub name: &'static str,
-    /// Whether the dynamic linker resolves the name to the function here.
-    pub is_live: bool,
+    /// Where calls of it go.
+    pub status: Status,
+}
+
+/// Where calls of a replaced function go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// To the function here: the program's symbols come first.
+    Live,
+    /// For shared libraries, to the function of this object, because it was
+    /// loaded earlier, or because the linker was told to hide the program's
+    /// symbols. Code that is linked into the program itself reaches the function
+    /// here.
+    Shadowed(String),
+    /// This libc has no such function. What calls it gets `ENOSYS`.
+    Missing,
+}
+
+impl Symbol {
+    /// Whether calls from everywhere reach the function here.
+    pub fn is_live(&self) -> bool {
+        self.status == Status::Live
+    }
 }
 
 /// Keeps this crate in the link. A program that uses only the names of other

@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use libc::{
-    DIR, FILE, addrinfo, aiocb, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, fd_set, gid_t,
-    group, hostent, id_t, idtype_t, iovec, mmsghdr, mode_t, mqd_t, msghdr, nfds_t, off_t, off64_t,
-    passwd, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t, pthread_attr_t,
+    DIR, FILE, addrinfo, aiocb, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, fd_set,
+    gid_t, group, hostent, id_t, idtype_t, iovec, mmsghdr, mode_t, mqd_t, msghdr, nfds_t, off_t,
+    off64_t, passwd, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t, pthread_attr_t,
     pthread_key_t, pthread_mutexattr_t, pthread_once_t, pthread_t, rusage, sched_param, sembuf,
     sigevent, siginfo_t, sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t, termios, timespec,
     timeval, uid_t, utimbuf, winsize,
@@ -18,8 +18,8 @@ use libc::{
 
 use open_coroutine_core::sys;
 
-use crate::Symbol;
 use crate::names::Resolver;
+use crate::{Status, Symbol};
 
 /// One function of libc, looked up at its first use.
 pub(crate) struct Real<F> {
@@ -72,7 +72,13 @@ extern "C" fn unavailable() -> c_long {
     -1
 }
 
-/// Declares libc functions as `real::name`, and lists their names in `$list`.
+/// A function of libc by name, and what replaces it here.
+struct Replaced {
+    name: &'static CStr,
+    own: unsafe extern "C" fn(),
+}
+
+/// Declares libc functions as `real::name`, and lists them in `$list`.
 macro_rules! real {
     ($list:ident: $(fn $name:ident($($argument:ty),*) -> $result:ty;)*) => {
         $(
@@ -80,7 +86,19 @@ macro_rules! real {
             pub(crate) static $name: Real<unsafe extern "C" fn($($argument),*) -> $result> =
                 Real::new(c_name(concat!(stringify!($name), "\0")));
         )*
-        const $list: &[&CStr] = &[$(c_name(concat!(stringify!($name), "\0"))),*];
+        const $list: &[Replaced] = {
+            mod own {
+                // The functions of this crate, wherever they are; only for their
+                // addresses.
+                unsafe extern "C" {
+                    $(pub(super) fn $name();)*
+                }
+            }
+            &[$(Replaced {
+                name: c_name(concat!(stringify!($name), "\0")),
+                own: own::$name,
+            }),*]
+        };
     };
 }
 
@@ -344,24 +362,63 @@ real! { UNCHECKED:
     fn syscall(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
 }
 
-/// Every replaced function, and whether calls reach the replacement: the
-/// program's symbols come first, so they do unless a library was loaded before
-/// or the linker was told to hide them.
+/// Every replaced function, and whether calls reach the replacement.
 pub fn symbols() -> Vec<Symbol> {
-    let is_live = |name: &CStr| {
+    let lists = [CHECKED, UNCHECKED];
+    let replaced = lists.into_iter().flatten();
+    replaced.map(Replaced::look_up).collect()
+}
+
+impl Replaced {
+    fn look_up(&self) -> Symbol {
         // SAFETY: both only look a name up.
         let (first, next) = unsafe {
             (
-                libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()),
-                libc::dlsym(libc::RTLD_NEXT, name.as_ptr()),
+                libc::dlsym(libc::RTLD_DEFAULT, self.name.as_ptr()),
+                libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()),
             )
         };
-        !first.is_null() && first != next
+        Symbol {
+            // The names above are ASCII.
+            name: self.name.to_str().unwrap_or_default(),
+            status: if next.is_null() {
+                Status::Missing
+            } else if first == self.own as *mut c_void {
+                Status::Live
+            } else {
+                Status::Shadowed(object_of(first))
+            },
+        }
+    }
+}
+
+/// Waits until `fd` can be read, by the `poll` that the dynamic linker finds: what
+/// a shared library would call.
+pub fn poll_as_a_library(fd: c_int) {
+    type Poll = unsafe extern "C" fn(*mut pollfd, nfds_t, c_int) -> c_int;
+    // SAFETY: looks a name up.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"poll".as_ptr()) };
+    // SAFETY: libc, at least, has a function of this name and type.
+    let function = unsafe { mem::transmute::<*mut c_void, Poll>(found) };
+    let mut entry = pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
     };
-    let symbol = |name: &&'static CStr| Symbol {
-        // The names above are ASCII.
-        name: name.to_str().unwrap_or_default(),
-        is_live: is_live(name),
-    };
-    CHECKED.iter().chain(UNCHECKED).map(symbol).collect()
+    // SAFETY: one entry.
+    unsafe { function(&raw mut entry, 1, -1) };
+}
+
+/// The file that `function` is in.
+fn object_of(function: *mut c_void) -> String {
+    // SAFETY: all-zero bytes are an answer to be filled in.
+    let mut found: libc::Dl_info = unsafe { mem::zeroed() };
+    // SAFETY: any address may be asked for.
+    let result = unsafe { libc::dladdr(function, &raw mut found) };
+    if result == 0 || found.dli_fname.is_null() {
+        return "an unknown object".to_owned();
+    }
+    // SAFETY: the name of a loaded object, which stays as long as that does.
+    let name = unsafe { CStr::from_ptr(found.dli_fname) };
+    name.to_string_lossy().into_owned()
 }

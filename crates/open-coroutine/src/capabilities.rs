@@ -5,7 +5,7 @@ use std::fmt;
 pub use open_coroutine_core::runtime::Mode;
 use open_coroutine_core::runtime::{self, Driver};
 use open_coroutine_core::sched::Hooks;
-use open_coroutine_hook::Symbol;
+use open_coroutine_hook::{Status, Symbol};
 
 /// What works in this program.
 ///
@@ -34,7 +34,7 @@ pub struct Capabilities {
 /// ```
 /// let capabilities = open_coroutine::capabilities();
 /// println!("{capabilities}");
-/// assert!(capabilities.hooks.iter().all(|hook| hook.is_live));
+/// assert!(capabilities.hooks.iter().all(|hook| hook.is_live()));
 /// ```
 pub fn capabilities() -> Capabilities {
     let runtime = runtime::capabilities();
@@ -57,16 +57,17 @@ impl fmt::Display for Capabilities {
             None => writeln!(f, "driver: {}", self.driver)?,
             Some(reason) => writeln!(f, "driver: {} ({reason})", self.driver)?,
         }
-        let dead: Vec<_> = self.hooks.iter().filter(|hook| !hook.is_live).collect();
-        let live = self.hooks.len() - dead.len();
+        let live = self.hooks.iter().filter(|hook| hook.is_live()).count();
         write!(f, "hooks: {live} of {} functions", self.hooks.len())?;
         match self.diverts {
             Hooks::ALL => f.write_str(", which suspend")?,
             Hooks::NONE => f.write_str(", which block")?,
             some => write!(f, "; those that suspend: {some}")?,
         }
-        if !dead.is_empty() {
-            let names: Vec<_> = dead.iter().map(|hook| hook.name).collect();
+        let is_shadowed = |hook: &&Symbol| matches!(hook.status, Status::Shadowed(_));
+        let shadowed: Vec<_> = self.hooks.iter().filter(is_shadowed).collect();
+        if !shadowed.is_empty() {
+            let names: Vec<_> = shadowed.iter().map(|hook| hook.name).collect();
             write!(f, "; not reached: {}", names.join(", "))?;
         }
         Ok(())

@@ -37,12 +37,14 @@
 //! * On a coroutine: any blocking call; and [`sleep`], [`yield_now`], [`park`],
 //!   [`current`], which work in every mode.
 //! * Deep recursion: [`maybe_grow!`].
-//! * What works here, and why not better: [`capabilities`].
+//! * What works here, and why not better: [`capabilities`], [`doctor`].
+//! * Calls that are to block after all: [`without_hooks`], [`unblock`], [`Hooks`].
 //! * Tests: [`#[test]`](macro@test).
 //! * A coroutine without a runtime, resumed by hand: [`Coroutine`].
 
 mod any;
 mod capabilities;
+mod doctor;
 mod entry;
 mod grow;
 mod opt_out;
@@ -52,6 +54,7 @@ mod task;
 extern crate open_coroutine_hook as _;
 
 pub use capabilities::{Capabilities, Mode, capabilities};
+pub use doctor::{Check, Outcome, Report, doctor};
 pub use open_coroutine_core::coroutine::{Coroutine, Listener, State, StateKind, Suspender};
 pub use open_coroutine_core::join::{JoinError, JoinHandle, Payload, TaskHandle};
 pub use open_coroutine_core::runtime::{
@@ -63,7 +66,7 @@ pub use open_coroutine_core::stack::StackError;
 pub use open_coroutine_core::sync::{park, park_timeout};
 pub use open_coroutine_core::time::{sleep, yield_now};
 pub use open_coroutine_core::tls::Refusal;
-pub use open_coroutine_hook::Symbol;
+pub use open_coroutine_hook::{Status, Symbol};
 pub use open_coroutine_macros::{main, test};
 pub use opt_out::{unblock, without_hooks};
 

@@ -269,6 +269,14 @@ fn stop(runtime: Runtime) -> Result<(), ShutdownError> {
     Err(ShutdownError::Unfinished { running, count })
 }
 
+/// How many workers the running runtime has; 0 if none is running.
+pub fn workers() -> usize {
+    match &*RUNTIME.lock() {
+        State::Running(runtime) => runtime.workers.len(),
+        State::Stopped | State::Stopping => 0,
+    }
+}
+
 /// Tells the running runtime that `fd` is about to be closed or replaced, so
 /// that coroutines that wait on it get `EBADF`.
 pub fn notify_close(fd: RawFd) {
