@@ -86,9 +86,12 @@ pub unsafe extern "C" fn openat64(
     unsafe { open_at(dir, path, flags, mode) }
 }
 
+/// Out of line, so that plain threads do not pay for its frame.
+///
 /// # Safety
 ///
 /// The contract of `openat(2)`. Called on a coroutine.
+#[inline(never)]
 unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     // As libc does on 64-bit systems.
     let flags = flags | libc::O_LARGEFILE;

@@ -10,7 +10,8 @@
 //!    close epoch.
 //! 2. A close advances the epoch with [`begin_close`], which returns the value
 //!    `e` from before.
-//! 3. It reads each driver's count for the descriptor. To a driver with
+//! 3. It reads each driver's count for the descriptor (most often they are all
+//!    0: [`anyone_waits_on`]). To a driver with
 //!    waiters it sends `(fd, e)`, and the owner of that driver calls
 //!    [`Driver::close_notice`](super::Driver::close_notice), which ends the
 //!    requests of an epoch up to `e`. For the closer's own driver this is
@@ -28,11 +29,13 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::ptr::NonNull;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+use std::ptr;
+use std::slice;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 
 use crate::sys;
+use crate::util::lock::Lock;
 
 /// Number of closes so far. Global because descriptors belong to the process,
 /// not to a runtime.
@@ -60,44 +63,70 @@ const BYTES: usize = COUNTERS * size_of::<AtomicU32>();
 /// costs memory once one of its 1024 descriptors has been waited on.
 #[derive(Debug)]
 pub struct FdWaiters {
-    counters: NonNull<AtomicU32>,
+    slot: usize,
+    counters: &'static [AtomicU32],
     /// No descriptor above this one was ever waited on.
     highest: AtomicI32,
 }
 
-// SAFETY: the counters are atomics in memory that lives as long as `self`.
-unsafe impl Send for FdWaiters {}
-// SAFETY: as above.
-unsafe impl Sync for FdWaiters {}
+/// The counters of all drivers, those of the past included, which the next ones
+/// use again. Static, and never unmapped, so that a close on any thread can look
+/// at them without a lock.
+static SLOTS: [AtomicPtr<AtomicU32>; MAX_DRIVERS] =
+    [const { AtomicPtr::new(ptr::null_mut()) }; MAX_DRIVERS];
+/// How many of the slots were ever used.
+static USED_SLOTS: AtomicUsize = AtomicUsize::new(0);
+/// The slots that no driver uses now.
+static FREE_SLOTS: Lock<Vec<usize>> = Lock::new(Vec::new());
+
+/// As many drivers can exist at once, two for each of the workers that a runtime
+/// may have.
+const MAX_DRIVERS: usize = 8192;
+
+/// Whether a request of any driver may wait on `fd`; see step 3.
+#[inline]
+pub fn anyone_waits_on(fd: RawFd) -> bool {
+    let used = USED_SLOTS.load(Relaxed);
+    SLOTS[..used].iter().any(|slot| {
+        // Acquire: pairs with the Release in `new`.
+        let counters = slot.load(Acquire);
+        // SAFETY: a published pointer is to `COUNTERS` counters, for good.
+        !counters.is_null() && unsafe { &*counters.add(index(fd)) }.load(Relaxed) != 0
+    })
+}
+
+fn index(fd: RawFd) -> usize {
+    fd as usize % COUNTERS
+}
 
 impl FdWaiters {
     /// # Errors
     ///
-    /// Out of memory.
+    /// Out of memory, or too many drivers.
     pub(super) fn new() -> io::Result<Self> {
-        let args = [
-            0,
-            BYTES,
-            (libc::PROT_READ | libc::PROT_WRITE) as usize,
-            (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize,
-            usize::MAX,
-            0,
-        ];
-        // SAFETY: maps new memory at an address of the kernel's choice.
-        let address = sys::check(unsafe { sys::syscall(libc::SYS_mmap, args) })?;
-        let advice = [address, BYTES, libc::MADV_NOHUGEPAGE as usize, 0, 0, 0];
-        // SAFETY: the range was mapped just now. Failure costs only memory.
-        unsafe { sys::syscall(libc::SYS_madvise, advice) };
-        let counters = NonNull::new(std::ptr::with_exposed_provenance_mut(address));
+        let mut free = FREE_SLOTS.lock();
+        let slot = free.pop().unwrap_or_else(|| USED_SLOTS.load(Relaxed));
+        let place = SLOTS
+            .get(slot)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+        let mut counters = place.load(Relaxed);
+        if counters.is_null() {
+            counters = map()?;
+            // Release: pairs with the Acquire in `anyone_waits_on`.
+            place.store(counters, Release);
+            USED_SLOTS.fetch_max(slot + 1, Relaxed);
+        }
         Ok(Self {
-            counters: counters.expect("mmap without a fixed address never returns 0"),
+            slot,
+            // SAFETY: mapped for good, and zero bytes are a counter.
+            counters: unsafe { slice::from_raw_parts(counters, COUNTERS) },
             highest: AtomicI32::new(-1),
         })
     }
 
     /// How many requests wait on `fd`: 0 if there are surely none.
     pub fn count(&self, fd: RawFd) -> u32 {
-        self.counter(fd).load(Relaxed)
+        self.counters[index(fd)].load(Relaxed)
     }
 
     /// The highest descriptor that a request has waited on, or -1.
@@ -110,26 +139,41 @@ impl FdWaiters {
         if fd > self.highest.load(Relaxed) {
             self.highest.store(fd, Relaxed);
         }
-        let counter = self.counter(fd);
+        let counter = &self.counters[index(fd)];
         counter.store(counter.load(Relaxed) + 1, Relaxed);
     }
 
     /// Undoes [`FdWaiters::add`]. For the owner only.
     pub(super) fn remove(&self, fd: RawFd) {
-        let counter = self.counter(fd);
+        let counter = &self.counters[index(fd)];
         counter.store(counter.load(Relaxed) - 1, Relaxed);
-    }
-
-    fn counter(&self, fd: RawFd) -> &AtomicU32 {
-        // SAFETY: the index is below `COUNTERS`, and zero bytes are a counter.
-        unsafe { self.counters.add(fd as usize % COUNTERS).as_ref() }
     }
 }
 
 impl Drop for FdWaiters {
     fn drop(&mut self) {
-        let args = [self.counters.as_ptr() as usize, BYTES, 0, 0, 0, 0];
-        // SAFETY: the mapping is `self`'s own, and nothing refers to it now.
-        unsafe { sys::syscall(libc::SYS_munmap, args) };
+        // Back to zero, whatever was still in flight, and no memory.
+        let start = self.counters.as_ptr().addr();
+        let args = [start, BYTES, libc::MADV_DONTNEED as usize, 0, 0, 0];
+        // SAFETY: the range is that of the counters, which are zero after this.
+        unsafe { sys::syscall(libc::SYS_madvise, args) };
+        FREE_SLOTS.lock().push(self.slot);
     }
+}
+
+fn map() -> io::Result<*mut AtomicU32> {
+    let args = [
+        0,
+        BYTES,
+        (libc::PROT_READ | libc::PROT_WRITE) as usize,
+        (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize,
+        usize::MAX,
+        0,
+    ];
+    // SAFETY: maps new memory at an address of the kernel's choice.
+    let address = sys::check(unsafe { sys::syscall(libc::SYS_mmap, args) })?;
+    let advice = [address, BYTES, libc::MADV_NOHUGEPAGE as usize, 0, 0, 0];
+    // SAFETY: the range was mapped just now. Failure costs only memory.
+    unsafe { sys::syscall(libc::SYS_madvise, advice) };
+    Ok(ptr::with_exposed_provenance_mut(address))
 }

@@ -110,12 +110,16 @@ pub fn modes_changed() {
 }
 
 /// To be called when `fd` is closed, replaced or new.
+#[inline]
 pub fn forget(fd: RawFd) {
     // Acquire: pairs with the release half in `map`.
     let table = TABLE.load(Acquire);
     if !table.is_null() && (0..ENTRIES as RawFd).contains(&fd) {
         // SAFETY: a published table is mapped for good and has `ENTRIES`.
-        unsafe { (*table.add(fd as usize)).store(0, Relaxed) };
+        let entry = unsafe { &*table.add(fd as usize) };
+        if entry.load(Relaxed) != 0 {
+            entry.store(0, Relaxed);
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::driver::Kind;
+use crate::driver::{self, Kind};
 use crate::sched::{self, Shared};
 use crate::sync::futex;
 use crate::task::Waiters;
@@ -279,8 +279,11 @@ pub fn workers() -> usize {
 
 /// Tells the running runtime that `fd` is about to be closed or replaced, so
 /// that coroutines that wait on it get `EBADF`.
+#[inline]
 pub fn notify_close(fd: RawFd) {
-    with_scheduler(|shared| shared.notify_close(fd));
+    if driver::anyone_waits_on(fd) {
+        with_scheduler(|shared| shared.notify_close(fd));
+    }
 }
 
 /// [`notify_close`] of all descriptors from `first` to `last`.
@@ -289,6 +292,7 @@ pub fn notify_close_range(first: RawFd, last: RawFd) {
 }
 
 /// Calls `body` with the caller's scheduler, or the one that runs.
+#[cold]
 fn with_scheduler(body: impl FnOnce(&Shared)) {
     let shared = sched::current_shared().or_else(|| SCHEDULER.lock().clone());
     if let Some(shared) = shared {
