@@ -1,5 +1,6 @@
-//! Sleeping.
+//! Sleeping, and what clocks say.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::sched;
@@ -21,4 +22,22 @@ pub fn yield_now() {
     if !sched::try_yield() {
         std::thread::yield_now();
     }
+}
+
+/// A time of the C library as a duration; `None` if it is not a valid one.
+pub fn duration(time: &libc::timespec) -> Option<Duration> {
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let nanoseconds = u32::try_from(time.tv_nsec).ok()?;
+    (nanoseconds < 1_000_000_000).then(|| Duration::new(seconds, nanoseconds))
+}
+
+/// The time of `clock`.
+pub fn now(clock: libc::clockid_t) -> Duration {
+    // SAFETY: all-zero bytes are a valid time, and `now` lives across the call.
+    let now = unsafe {
+        let mut now: libc::timespec = mem::zeroed();
+        libc::clock_gettime(clock, &raw mut now);
+        now
+    };
+    duration(&now).unwrap_or_default()
 }

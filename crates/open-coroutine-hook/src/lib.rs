@@ -20,6 +20,12 @@
 //! | `waiting` | poll, epoll_wait |
 //! | `times` | sleep, nanosleep |
 //! | `threads` | futex, sched_yield, pthread_join, pthread_once, thread-local keys |
+//! | `mutexes` | pthread_mutex_lock, pthread_spin_lock |
+//! | `conditions` | pthread_cond_wait, pthread_cond_signal |
+//! | `rwlocks` | pthread_rwlock_rdlock |
+//! | `semaphores` | sem_wait, sem_post, pthread_barrier_wait |
+//! | `joins` | pthread_timedjoin_np |
+//! | `c11` | mtx_lock, cnd_wait, thrd_join, call_once, tss_create |
 //! | `identity` | pthread_getattr_np, pthread_kill, affinity, scheduling, names |
 //! | `processes` | fork, wait, exit, set*id, dlopen |
 //! | `names` | getaddrinfo, getnameinfo |
@@ -36,14 +42,21 @@ cfg_select! {
     all(target_os = "linux", target_env = "gnu", not(target_feature = "crt-static")) => {
         #[macro_use]
         mod convert;
+        mod properties;
         mod real;
 
+        pub mod c11;
+        pub mod conditions;
         pub mod descriptors;
         pub mod directories;
         pub mod files;
         pub mod identity;
+        pub mod joins;
+        pub mod mutexes;
         pub mod names;
         pub mod processes;
+        pub mod rwlocks;
+        pub mod semaphores;
         pub mod sockets;
         pub mod streams;
         pub mod threads;

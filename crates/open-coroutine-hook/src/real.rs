@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use libc::{
     FILE, addrinfo, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t,
-    iovec, mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_attr_t, pthread_key_t,
-    pthread_mutexattr_t, pthread_once_t, pthread_t, rusage, sched_param, siginfo_t, sigset_t,
-    sigval, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval, uid_t, utimbuf,
+    iovec, mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_attr_t,
+    pthread_barrier_t, pthread_cond_t, pthread_key_t, pthread_mutex_t, pthread_mutexattr_t,
+    pthread_once_t, pthread_rwlock_t, pthread_spinlock_t, pthread_t, rusage, sched_param, sem_t,
+    siginfo_t, sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval, uid_t,
+    utimbuf,
 };
 
 use crate::Symbol;
@@ -65,6 +67,18 @@ macro_rules! real {
         $(
             #[allow(non_upper_case_globals, reason = "named as in libc")]
             pub(crate) static $name: Real<unsafe extern "C" fn($($argument),*) -> $result> =
+                Real::new(c_name(concat!(stringify!($name), "\0")));
+        )*
+        const $list: &[&CStr] = &[$(c_name(concat!(stringify!($name), "\0"))),*];
+    };
+}
+
+/// [`real!`], for functions that `pthread_cancel` may end by unwinding.
+macro_rules! real_unwinding {
+    ($list:ident: $(fn $name:ident($($argument:ty),*) -> $result:ty;)*) => {
+        $(
+            #[allow(non_upper_case_globals, reason = "named as in libc")]
+            pub(crate) static $name: Real<unsafe extern "C-unwind" fn($($argument),*) -> $result> =
                 Real::new(c_name(concat!(stringify!($name), "\0")));
         )*
         const $list: &[&CStr] = &[$(c_name(concat!(stringify!($name), "\0"))),*];
@@ -265,6 +279,55 @@ real! { UNCHECKED:
     fn syscall(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
 }
 
+real_checked! { LOCKS:
+    fn pthread_mutex_lock(*mut pthread_mutex_t) -> c_int;
+    fn pthread_mutex_trylock(*mut pthread_mutex_t) -> c_int;
+    fn pthread_mutex_timedlock(*mut pthread_mutex_t, *const timespec) -> c_int;
+    fn pthread_mutex_unlock(*mut pthread_mutex_t) -> c_int;
+    fn pthread_cond_signal(*mut pthread_cond_t) -> c_int;
+    fn pthread_cond_broadcast(*mut pthread_cond_t) -> c_int;
+    fn pthread_rwlock_rdlock(*mut pthread_rwlock_t) -> c_int;
+    fn pthread_rwlock_wrlock(*mut pthread_rwlock_t) -> c_int;
+    fn pthread_rwlock_unlock(*mut pthread_rwlock_t) -> c_int;
+    fn pthread_barrier_wait(*mut pthread_barrier_t) -> c_int;
+    fn pthread_spin_lock(*mut pthread_spinlock_t) -> c_int;
+    fn pthread_tryjoin_np(pthread_t, *mut *mut c_void) -> c_int;
+    fn sem_post(*mut sem_t) -> c_int;
+}
+
+// Not in the libc crate. C11's types are pthread's in glibc.
+real! { LOCKS_UNCHECKED:
+    fn pthread_mutex_clocklock(*mut pthread_mutex_t, clockid_t, *const timespec) -> c_int;
+    fn pthread_rwlock_timedrdlock(*mut pthread_rwlock_t, *const timespec) -> c_int;
+    fn pthread_rwlock_timedwrlock(*mut pthread_rwlock_t, *const timespec) -> c_int;
+    fn pthread_rwlock_clockrdlock(*mut pthread_rwlock_t, clockid_t, *const timespec) -> c_int;
+    fn pthread_rwlock_clockwrlock(*mut pthread_rwlock_t, clockid_t, *const timespec) -> c_int;
+    fn mtx_lock(*mut pthread_mutex_t) -> c_int;
+    fn mtx_timedlock(*mut pthread_mutex_t, *const timespec) -> c_int;
+    fn mtx_unlock(*mut pthread_mutex_t) -> c_int;
+    fn cnd_signal(*mut pthread_cond_t) -> c_int;
+    fn cnd_broadcast(*mut pthread_cond_t) -> c_int;
+    fn thrd_yield() -> ();
+    fn call_once(*mut pthread_once_t, Option<unsafe extern "C" fn()>) -> ();
+    fn tss_create(*mut pthread_key_t, Option<Destructor>) -> c_int;
+    fn tss_delete(pthread_key_t) -> ();
+}
+
+real_unwinding! { LOCKS_UNWINDING:
+    fn pthread_cond_wait(*mut pthread_cond_t, *mut pthread_mutex_t) -> c_int;
+    fn pthread_cond_timedwait(*mut pthread_cond_t, *mut pthread_mutex_t, *const timespec) -> c_int;
+    fn pthread_cond_clockwait(*mut pthread_cond_t, *mut pthread_mutex_t, clockid_t, *const timespec) -> c_int;
+    fn pthread_timedjoin_np(pthread_t, *mut *mut c_void, *const timespec) -> c_int;
+    fn pthread_clockjoin_np(pthread_t, *mut *mut c_void, clockid_t, *const timespec) -> c_int;
+    fn sem_wait(*mut sem_t) -> c_int;
+    fn sem_timedwait(*mut sem_t, *const timespec) -> c_int;
+    fn sem_clockwait(*mut sem_t, clockid_t, *const timespec) -> c_int;
+    fn cnd_wait(*mut pthread_cond_t, *mut pthread_mutex_t) -> c_int;
+    fn cnd_timedwait(*mut pthread_cond_t, *mut pthread_mutex_t, *const timespec) -> c_int;
+    fn thrd_join(pthread_t, *mut c_int) -> c_int;
+    fn thrd_sleep(*const timespec, *mut timespec) -> c_int;
+}
+
 /// Every replaced function, and whether calls reach the replacement: the
 /// program's symbols come first, so they do unless a library was loaded before
 /// or the linker was told to hide them.
@@ -284,5 +347,11 @@ pub fn symbols() -> Vec<Symbol> {
         name: name.to_str().unwrap_or_default(),
         is_live: is_live(name),
     };
-    CHECKED.iter().chain(UNCHECKED).map(symbol).collect()
+    let locks = LOCKS.iter().chain(LOCKS_UNCHECKED).chain(LOCKS_UNWINDING);
+    CHECKED
+        .iter()
+        .chain(UNCHECKED)
+        .chain(locks)
+        .map(symbol)
+        .collect()
 }

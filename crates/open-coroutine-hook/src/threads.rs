@@ -2,13 +2,13 @@
 //! keys, `dl_iterate_phdr(3)`.
 
 use std::ffi::{c_int, c_long, c_void};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use libc::{dl_phdr_info, pthread_key_t, pthread_once_t, pthread_t, size_t, timespec};
 use open_coroutine_core::io::{self, Awaits};
 use open_coroutine_core::sched::{self, Hooks};
 use open_coroutine_core::sync::futex;
-use open_coroutine_core::tls;
+use open_coroutine_core::{time, tls};
 
 use crate::convert::{divert, offload, to_c, to_int};
 use crate::{descriptors, identity, real};
@@ -149,18 +149,13 @@ impl Futex {
     /// The time-out of a wait: relative for `FUTEX_WAIT`, else absolute by one
     /// of two clocks.
     fn deadline(&self, time: &timespec) -> Result<Option<Instant>, c_int> {
-        let seconds = u64::try_from(time.tv_sec).map_err(|_| libc::EINVAL)?;
-        let nanoseconds = u32::try_from(time.tv_nsec).map_err(|_| libc::EINVAL)?;
-        if nanoseconds >= 1_000_000_000 {
-            return Err(libc::EINVAL);
-        }
-        let mut timeout = Duration::new(seconds, nanoseconds);
+        let mut timeout = time::duration(time).ok_or(libc::EINVAL)?;
         if self.operation & !libc::FUTEX_PRIVATE_FLAG & 0x7f != libc::FUTEX_WAIT {
             let clock = match self.operation & libc::FUTEX_CLOCK_REALTIME {
                 0 => libc::CLOCK_MONOTONIC,
                 _ => libc::CLOCK_REALTIME,
             };
-            timeout = timeout.saturating_sub(crate::times::now(clock));
+            timeout = timeout.saturating_sub(time::now(clock));
         }
         Ok(Instant::now().checked_add(timeout))
     }
@@ -262,4 +257,32 @@ pub unsafe extern "C" fn pthread_key_delete(key: pthread_key_t) -> c_int {
     tls::key_deleted(key);
     // SAFETY: the caller's contract, passed on unchanged.
     to_int(unsafe { real::pthread_key_delete.get()(key) } as isize)
+}
+
+/// `pthread_once(3)`, as libraries that were linked with an old libc know it.
+///
+/// # Safety
+///
+/// The contract of `pthread_once(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __pthread_once(
+    control: *mut pthread_once_t,
+    routine: Option<unsafe extern "C" fn()>,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { pthread_once(control, routine) }
+}
+
+/// `pthread_key_create(3)`, as the C++ library knows it.
+///
+/// # Safety
+///
+/// The contract of `pthread_key_create(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __pthread_key_create(
+    key: *mut pthread_key_t,
+    destructor: Option<real::Destructor>,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { pthread_key_create(key, destructor) }
 }

@@ -1,11 +1,11 @@
 //! `nanosleep(2)`, `clock_nanosleep(2)`, `sleep(3)`, `usleep(3)`.
 
 use std::ffi::{c_int, c_uint};
-use std::mem;
 use std::time::{Duration, Instant};
 
 use libc::{clockid_t, timespec};
 use open_coroutine_core::sched::{self, Hooks};
+use open_coroutine_core::time::{duration, now};
 
 use crate::convert::{divert, to_int};
 use crate::real;
@@ -13,15 +13,8 @@ use crate::real;
 /// Longer than any process lives, and no overflow when added to a time.
 const FOREVER: Duration = Duration::from_secs(1 << 32);
 
-fn sleep_for(duration: Duration) {
+pub(crate) fn sleep_for(duration: Duration) {
     sched::try_sleep_until(Instant::now() + duration.min(FOREVER));
-}
-
-/// A time as a duration; `None` if it is not a valid one.
-fn duration(time: &timespec) -> Option<Duration> {
-    let seconds = u64::try_from(time.tv_sec).ok()?;
-    let nanoseconds = u32::try_from(time.tv_nsec).ok()?;
-    (nanoseconds < 1_000_000_000).then(|| Duration::new(seconds, nanoseconds))
 }
 
 /// `nanosleep(2)`
@@ -81,17 +74,6 @@ pub unsafe extern "C" fn clock_nanosleep(
         }
         sleep_for(left);
     }
-}
-
-/// The time of `clock`.
-pub(crate) fn now(clock: clockid_t) -> Duration {
-    // SAFETY: all-zero bytes are a valid time, and `now` lives across the call.
-    let now = unsafe {
-        let mut now: timespec = mem::zeroed();
-        libc::clock_gettime(clock, &raw mut now);
-        now
-    };
-    duration(&now).unwrap_or_default()
 }
 
 /// `usleep(3)`

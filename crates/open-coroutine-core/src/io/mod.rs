@@ -33,4 +33,4 @@ pub use socket::{
     send_message, send_to,
 };
 pub use stream::{read, read_vectored, write, write_vectored};
-pub use wait::{epoll_wait, poll};
+pub use wait::{epoll_wait, futex_wait, poll};
