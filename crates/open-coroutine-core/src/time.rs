@@ -1,5 +1,6 @@
-//! Sleeping.
+//! Sleeping, and what clocks say.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::sched;
@@ -21,4 +22,17 @@ pub fn yield_now() {
     if !sched::try_yield() {
         std::thread::yield_now();
     }
+}
+
+pub use crate::sys::to_duration as duration;
+
+/// The time of `clock`.
+pub fn now(clock: libc::clockid_t) -> Duration {
+    // SAFETY: all-zero bytes are a valid time, and `now` lives across the call.
+    let now = unsafe {
+        let mut now: libc::timespec = mem::zeroed();
+        libc::clock_gettime(clock, &raw mut now);
+        now
+    };
+    duration(&now).unwrap_or_default()
 }

@@ -8,10 +8,9 @@ use libc::{clockid_t, timespec};
 use open_coroutine_core::io::{self, Awaits};
 use open_coroutine_core::sched::Hooks;
 use open_coroutine_core::sync::futex;
-use open_coroutine_core::sys;
+use open_coroutine_core::{sys, time};
 
 use crate::convert::divert;
-use crate::times;
 
 /// The arguments of `futex(2)`.
 pub(crate) struct Futex {
@@ -151,7 +150,7 @@ pub(crate) unsafe fn wait(args: [usize; 6]) -> Option<c_int> {
     // SAFETY: the caller passes a readable time, or null.
     let deadline = match unsafe { (time as *const timespec).as_ref() } {
         None => None,
-        Some(time) => match deadline(time, clock as clockid_t) {
+        Some(until) => match deadline(until, clock as clockid_t) {
             Ok(deadline) => deadline,
             Err(error) => return Some(-error),
         },
@@ -210,7 +209,7 @@ pub(crate) unsafe fn requeue(args: [usize; 6]) -> Option<c_int> {
 }
 
 /// When an absolute `time` of `clock` comes.
-fn deadline(time: &timespec, clock: clockid_t) -> Result<Option<Instant>, c_int> {
-    let time = sys::to_duration(time).ok_or(libc::EINVAL)?;
-    Ok(Instant::now().checked_add(time.saturating_sub(times::now(clock))))
+fn deadline(until: &timespec, clock: clockid_t) -> Result<Option<Instant>, c_int> {
+    let until = sys::to_duration(until).ok_or(libc::EINVAL)?;
+    Ok(Instant::now().checked_add(until.saturating_sub(time::now(clock))))
 }

@@ -22,6 +22,12 @@
 //! | `times` | sleep, nanosleep |
 //! | `raw`, `futexes` | syscall, futex |
 //! | `threads` | sched_yield, pthread_join, pthread_once, thread-local keys |
+//! | `mutexes` | pthread_mutex_lock, pthread_spin_lock |
+//! | `conditions` | pthread_cond_wait, pthread_cond_signal |
+//! | `rwlocks` | pthread_rwlock_rdlock |
+//! | `semaphores` | sem_wait, sem_post, pthread_barrier_wait |
+//! | `joins` | pthread_timedjoin_np |
+//! | `c11` | mtx_lock, cnd_wait, thrd_join, call_once, tss_create |
 //! | `identity` | pthread_getattr_np, pthread_kill, affinity, scheduling, names |
 //! | `processes` | fork, wait, posix_spawn, system, exit, set*id, dlopen |
 //! | `queues` | mq_receive, msgrcv, semop, tcdrain, aio_suspend |
@@ -40,24 +46,32 @@ cfg_select! {
         #[macro_use]
         mod convert;
         mod futexes;
+        mod properties;
         mod real;
+        mod symbols;
 
+        pub mod c11;
+        pub mod conditions;
         pub mod descriptors;
         pub mod directories;
         pub mod files;
         pub mod identity;
         pub mod listing;
+        pub mod joins;
+        pub mod mutexes;
         pub mod names;
         pub mod processes;
         pub mod queues;
         pub mod raw;
+        pub mod rwlocks;
+        pub mod semaphores;
         pub mod sockets;
         pub mod streams;
         pub mod threads;
         pub mod times;
         pub mod waiting;
 
-        pub use real::{poll_as_a_library, symbols};
+        pub use symbols::{poll_as_a_library, symbols};
     }
     _ => {
         /// No function is replaced on this platform.

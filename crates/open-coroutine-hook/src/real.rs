@@ -7,19 +7,11 @@ use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
-use libc::{
-    DIR, FILE, addrinfo, aiocb, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, fd_set,
-    gid_t, group, hostent, id_t, idtype_t, iovec, mmsghdr, mode_t, mqd_t, msghdr, nfds_t, off_t,
-    off64_t, passwd, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t, pthread_attr_t,
-    pthread_key_t, pthread_mutexattr_t, pthread_once_t, pthread_t, rusage, sched_param, sembuf,
-    sigevent, siginfo_t, sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t, termios, timespec,
-    timeval, uid_t, utimbuf, winsize,
-};
+use libc::*;
 
 use open_coroutine_core::sys;
 
 use crate::names::Resolver;
-use crate::{Status, Symbol};
 
 /// One function of libc, looked up at its first use.
 pub(crate) struct Real<F> {
@@ -73,20 +65,20 @@ extern "C" fn unavailable() -> c_long {
 }
 
 /// A function of libc by name, and what replaces it here.
-struct Replaced {
-    name: &'static CStr,
-    own: unsafe extern "C" fn(),
+pub(crate) struct Replaced {
+    pub(crate) name: &'static CStr,
+    pub(crate) own: unsafe extern "C" fn(),
 }
 
 /// Declares libc functions as `real::name`, and lists them in `$list`.
-macro_rules! real {
-    ($list:ident: $(fn $name:ident($($argument:ty),*) -> $result:ty;)*) => {
+macro_rules! real_with_abi {
+    ($abi:literal $list:ident: $(fn $name:ident($($argument:ty),*) -> $result:ty;)*) => {
         $(
             #[allow(non_upper_case_globals, reason = "named as in libc")]
-            pub(crate) static $name: Real<unsafe extern "C" fn($($argument),*) -> $result> =
+            pub(crate) static $name: Real<unsafe extern $abi fn($($argument),*) -> $result> =
                 Real::new(c_name(concat!(stringify!($name), "\0")));
         )*
-        const $list: &[Replaced] = {
+        pub(crate) const $list: &[Replaced] = {
             mod own {
                 // The functions of this crate, wherever they are; only for their
                 // addresses.
@@ -100,6 +92,16 @@ macro_rules! real {
             }),*]
         };
     };
+}
+
+/// Functions that do not unwind.
+macro_rules! real {
+    ($list:ident: $($functions:tt)*) => { real_with_abi! { "C" $list: $($functions)* } };
+}
+
+/// Functions that `pthread_cancel` may end by unwinding.
+macro_rules! real_unwinding {
+    ($list:ident: $($functions:tt)*) => { real_with_abi! { "C-unwind" $list: $($functions)* } };
 }
 
 /// [`real!`], checked against the declarations of the libc crate.
@@ -362,63 +364,51 @@ real! { UNCHECKED:
     fn syscall(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
 }
 
-/// Every replaced function, and whether calls reach the replacement.
-pub fn symbols() -> Vec<Symbol> {
-    let lists = [CHECKED, UNCHECKED];
-    let replaced = lists.into_iter().flatten();
-    replaced.map(Replaced::look_up).collect()
+real_checked! { LOCKS:
+    fn pthread_mutex_lock(*mut pthread_mutex_t) -> c_int;
+    fn pthread_mutex_trylock(*mut pthread_mutex_t) -> c_int;
+    fn pthread_mutex_timedlock(*mut pthread_mutex_t, *const timespec) -> c_int;
+    fn pthread_mutex_unlock(*mut pthread_mutex_t) -> c_int;
+    fn pthread_cond_signal(*mut pthread_cond_t) -> c_int;
+    fn pthread_cond_broadcast(*mut pthread_cond_t) -> c_int;
+    fn pthread_rwlock_rdlock(*mut pthread_rwlock_t) -> c_int;
+    fn pthread_rwlock_wrlock(*mut pthread_rwlock_t) -> c_int;
+    fn pthread_rwlock_unlock(*mut pthread_rwlock_t) -> c_int;
+    fn pthread_barrier_wait(*mut pthread_barrier_t) -> c_int;
+    fn pthread_spin_lock(*mut pthread_spinlock_t) -> c_int;
+    fn pthread_tryjoin_np(pthread_t, *mut *mut c_void) -> c_int;
+    fn sem_post(*mut sem_t) -> c_int;
 }
 
-impl Replaced {
-    fn look_up(&self) -> Symbol {
-        // SAFETY: both only look a name up.
-        let (first, next) = unsafe {
-            (
-                libc::dlsym(libc::RTLD_DEFAULT, self.name.as_ptr()),
-                libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()),
-            )
-        };
-        Symbol {
-            // The names above are ASCII.
-            name: self.name.to_str().unwrap_or_default(),
-            status: if next.is_null() {
-                Status::Missing
-            } else if first == self.own as *mut c_void {
-                Status::Live
-            } else {
-                Status::Shadowed(object_of(first))
-            },
-        }
-    }
+// Not in the libc crate. C11's types are pthread's in glibc.
+real! { LOCKS_UNCHECKED:
+    fn pthread_mutex_clocklock(*mut pthread_mutex_t, clockid_t, *const timespec) -> c_int;
+    fn pthread_rwlock_timedrdlock(*mut pthread_rwlock_t, *const timespec) -> c_int;
+    fn pthread_rwlock_timedwrlock(*mut pthread_rwlock_t, *const timespec) -> c_int;
+    fn pthread_rwlock_clockrdlock(*mut pthread_rwlock_t, clockid_t, *const timespec) -> c_int;
+    fn pthread_rwlock_clockwrlock(*mut pthread_rwlock_t, clockid_t, *const timespec) -> c_int;
+    fn mtx_lock(*mut pthread_mutex_t) -> c_int;
+    fn mtx_timedlock(*mut pthread_mutex_t, *const timespec) -> c_int;
+    fn mtx_unlock(*mut pthread_mutex_t) -> c_int;
+    fn cnd_signal(*mut pthread_cond_t) -> c_int;
+    fn cnd_broadcast(*mut pthread_cond_t) -> c_int;
+    fn thrd_yield() -> ();
+    fn call_once(*mut pthread_once_t, Option<unsafe extern "C" fn()>) -> ();
+    fn tss_create(*mut pthread_key_t, Option<Destructor>) -> c_int;
+    fn tss_delete(pthread_key_t) -> ();
 }
 
-/// Waits until `fd` can be read, by the `poll` that the dynamic linker finds: what
-/// a shared library would call.
-pub fn poll_as_a_library(fd: c_int) {
-    type Poll = unsafe extern "C" fn(*mut pollfd, nfds_t, c_int) -> c_int;
-    // SAFETY: looks a name up.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"poll".as_ptr()) };
-    // SAFETY: libc, at least, has a function of this name and type.
-    let function = unsafe { mem::transmute::<*mut c_void, Poll>(found) };
-    let mut entry = pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: one entry.
-    unsafe { function(&raw mut entry, 1, -1) };
-}
-
-/// The file that `function` is in.
-fn object_of(function: *mut c_void) -> String {
-    // SAFETY: all-zero bytes are an answer to be filled in.
-    let mut found: libc::Dl_info = unsafe { mem::zeroed() };
-    // SAFETY: any address may be asked for.
-    let result = unsafe { libc::dladdr(function, &raw mut found) };
-    if result == 0 || found.dli_fname.is_null() {
-        return "an unknown object".to_owned();
-    }
-    // SAFETY: the name of a loaded object, which stays as long as that does.
-    let name = unsafe { CStr::from_ptr(found.dli_fname) };
-    name.to_string_lossy().into_owned()
+real_unwinding! { LOCKS_UNWINDING:
+    fn pthread_cond_wait(*mut pthread_cond_t, *mut pthread_mutex_t) -> c_int;
+    fn pthread_cond_timedwait(*mut pthread_cond_t, *mut pthread_mutex_t, *const timespec) -> c_int;
+    fn pthread_cond_clockwait(*mut pthread_cond_t, *mut pthread_mutex_t, clockid_t, *const timespec) -> c_int;
+    fn pthread_timedjoin_np(pthread_t, *mut *mut c_void, *const timespec) -> c_int;
+    fn pthread_clockjoin_np(pthread_t, *mut *mut c_void, clockid_t, *const timespec) -> c_int;
+    fn sem_wait(*mut sem_t) -> c_int;
+    fn sem_timedwait(*mut sem_t, *const timespec) -> c_int;
+    fn sem_clockwait(*mut sem_t, clockid_t, *const timespec) -> c_int;
+    fn cnd_wait(*mut pthread_cond_t, *mut pthread_mutex_t) -> c_int;
+    fn cnd_timedwait(*mut pthread_cond_t, *mut pthread_mutex_t, *const timespec) -> c_int;
+    fn thrd_join(pthread_t, *mut c_int) -> c_int;
+    fn thrd_sleep(*const timespec, *mut timespec) -> c_int;
 }

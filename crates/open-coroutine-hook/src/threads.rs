@@ -108,3 +108,31 @@ pub unsafe extern "C" fn pthread_key_delete(key: pthread_key_t) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
     to_int(unsafe { real::pthread_key_delete.get()(key) } as isize)
 }
+
+/// `pthread_once(3)`, as libraries that were linked with an old libc know it.
+///
+/// # Safety
+///
+/// The contract of `pthread_once(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __pthread_once(
+    control: *mut pthread_once_t,
+    routine: Option<unsafe extern "C" fn()>,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { pthread_once(control, routine) }
+}
+
+/// `pthread_key_create(3)`, as the C++ library knows it.
+///
+/// # Safety
+///
+/// The contract of `pthread_key_create(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __pthread_key_create(
+    key: *mut pthread_key_t,
+    destructor: Option<real::Destructor>,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { pthread_key_create(key, destructor) }
+}

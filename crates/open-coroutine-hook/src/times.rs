@@ -1,12 +1,11 @@
 //! `nanosleep(2)`, `clock_nanosleep(2)`, `sleep(3)`, `usleep(3)`.
 
 use std::ffi::{c_int, c_uint};
-use std::mem;
 use std::time::{Duration, Instant};
 
 use libc::{clockid_t, timespec};
 use open_coroutine_core::sched::{self, Hooks};
-use open_coroutine_core::sys;
+use open_coroutine_core::time::{duration, now};
 
 use crate::convert::{divert, to_int};
 use crate::real;
@@ -14,7 +13,7 @@ use crate::real;
 /// Longer than any process lives, and no overflow when added to a time.
 const FOREVER: Duration = Duration::from_secs(1 << 32);
 
-fn sleep_for(duration: Duration) {
+pub(crate) fn sleep_for(duration: Duration) {
     sched::try_sleep_until(Instant::now() + duration.min(FOREVER));
 }
 
@@ -31,7 +30,7 @@ pub unsafe extern "C" fn nanosleep(request: *const timespec, remaining: *mut tim
         return unsafe { real::nanosleep.get()(request, remaining) };
     }
     // SAFETY: the caller passes a readable time.
-    let Some(time) = sys::to_duration(unsafe { &*request }) else {
+    let Some(time) = duration(unsafe { &*request }) else {
         return to_int(-(libc::EINVAL as isize));
     };
     sleep_for(time);
@@ -60,7 +59,7 @@ pub unsafe extern "C" fn clock_nanosleep(
         return unsafe { real::clock_nanosleep.get()(clock, flags, request, remaining) };
     }
     // SAFETY: the caller passes a readable time.
-    let Some(time) = sys::to_duration(unsafe { &*request }) else {
+    let Some(time) = duration(unsafe { &*request }) else {
         return libc::EINVAL;
     };
     if flags & libc::TIMER_ABSTIME == 0 {
@@ -75,17 +74,6 @@ pub unsafe extern "C" fn clock_nanosleep(
         }
         sleep_for(left);
     }
-}
-
-/// The time of `clock`.
-pub(crate) fn now(clock: clockid_t) -> Duration {
-    // SAFETY: all-zero bytes are a valid time, and `now` lives across the call.
-    let now = unsafe {
-        let mut now: timespec = mem::zeroed();
-        libc::clock_gettime(clock, &raw mut now);
-        now
-    };
-    sys::to_duration(&now).unwrap_or_default()
 }
 
 /// `usleep(3)`

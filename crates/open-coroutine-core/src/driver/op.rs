@@ -178,12 +178,13 @@ pub enum Op {
         len: usize,
         flags: u32,
     },
-    /// `FUTEX_WAIT_BITSET` on a futex shared between processes, without a time
-    /// limit.
+    /// `FUTEX_WAIT_BITSET`, without a time limit; `is_private` if no other
+    /// process uses the futex.
     FutexWait {
         word: *const u32,
         value: u32,
         mask: u32,
+        is_private: bool,
     },
     /// `waitid(2)`.
     WaitId {
@@ -353,8 +354,10 @@ impl Op {
                 (libc::SYS_symlinkat, [target as usize, word(dir), path as usize, 0, 0, 0]),
             Self::LinkAt { from_dir, from, to_dir, to, flags } =>
                 (libc::SYS_linkat, [word(from_dir), from as usize, word(to_dir), to as usize, word(flags), 0]),
-            Self::FutexWait { word, value, mask } =>
-                (libc::SYS_futex, [word as usize, libc::FUTEX_WAIT_BITSET as usize, value as usize, 0, 0, mask as usize]),
+            Self::FutexWait { word, value, mask, is_private } => {
+                let operation = if is_private { libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG } else { libc::FUTEX_WAIT_BITSET };
+                (libc::SYS_futex, [word as usize, operation as usize, value as usize, 0, 0, mask as usize])
+            }
             Self::WaitId { kind, id, info, options } =>
                 (libc::SYS_waitid, [kind as usize, id as usize, info as usize, word(options), 0, 0]),
             Self::Poll { .. } | Self::Splice { .. } | Self::Syscall { .. } =>

@@ -36,4 +36,4 @@ pub use open::open;
 pub use perform::{Awaits, call, offload, perform};
 pub use socket::{accept, connect, lingers, note_linger, note_socket_timeout, receive, send};
 pub use stream::{read, read_vectored, write, write_vectored};
-pub use wait::{FdSets, epoll_wait, poll, select};
+pub use wait::{FdSets, epoll_wait, futex_wait, poll, select};

@@ -44,7 +44,7 @@ fn waits(op: &Op) -> bool {
 /// # Safety
 ///
 /// As [`perform`]; the driver supports `op`.
-unsafe fn by_driver(op: Op, deadline: Option<Instant>) -> isize {
+pub(super) unsafe fn by_driver(op: Op, deadline: Option<Instant>) -> isize {
     loop {
         // SAFETY: the caller's promise.
         let result = unsafe { sched::perform(op, deadline) } as isize;

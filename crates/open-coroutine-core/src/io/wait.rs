@@ -1,11 +1,12 @@
-//! Waiting for several descriptors at once.
+//! Waiting for several descriptors at once, and for a word in the kernel.
 
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use super::perform::{EXPIRED, wait_ready};
+use super::perform::{Awaits, EXPIRED, by_driver, call, wait_ready};
+use crate::driver::Op;
 use crate::sched;
 use crate::sys::{self, check};
 
@@ -318,4 +319,47 @@ pub unsafe fn epoll_wait(
             error => return error,
         }
     }
+}
+
+/// Waits in the kernel until somebody wakes one that waits on `word` there, for
+/// as long as it holds `value`, at most until `deadline`. It may return without
+/// reason: the caller looks at the word again.
+///
+/// # Safety
+///
+/// `word` stays readable until this returns. Called on a coroutine.
+pub unsafe fn futex_wait(
+    word: *const u32,
+    value: u32,
+    is_private: bool,
+    deadline: Option<Instant>,
+) {
+    let op = Op::FutexWait {
+        word,
+        value,
+        mask: u32::MAX,
+        is_private,
+    };
+    if sched::driver_supports(&op) {
+        // SAFETY: the caller's promise; the driver supports it.
+        unsafe { by_driver(op, deadline) };
+        return;
+    }
+    let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = left.map(sys::to_timespec);
+    let private = if is_private {
+        libc::FUTEX_PRIVATE_FLAG
+    } else {
+        0
+    };
+    let args = [
+        word as usize,
+        (libc::FUTEX_WAIT | private) as usize,
+        value as usize,
+        timeout.as_ref().map_or(0, |t| &raw const *t as usize),
+        0,
+        0,
+    ];
+    // SAFETY: the caller's promise; `timeout` lives across the call.
+    unsafe { call(Awaits::Others, libc::SYS_futex, args) };
 }

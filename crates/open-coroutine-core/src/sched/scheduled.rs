@@ -30,6 +30,7 @@ use crate::sys;
 use crate::task::Run;
 use crate::timer::TimerKey;
 use crate::tls::{self, Isolation, ThreadTls};
+use crate::util::handler;
 use crate::util::lock::Lock;
 
 /// Why a coroutine gave up the processor. Acted on by its worker.
@@ -69,6 +70,8 @@ pub(crate) struct Scheduled {
     wait: WaitState,
     /// The deadline of the current wait, and the worker that keeps it.
     timer: Cell<Option<(usize, TimerKey)>>,
+    /// The next one in the list of those that signal handlers have woken.
+    woken_before: Cell<*mut Scheduled>,
     priority: Cell<i64>,
     /// The hooked functions that suspend it.
     hooks: Hooks,
@@ -120,6 +123,7 @@ impl Scheduled {
             yielder: Cell::new(ptr::null()),
             wait: WaitState::new(),
             timer: Cell::new(None),
+            woken_before: Cell::new(ptr::null_mut()),
             priority: Cell::new(0),
             hooks: shared.settings().hooks,
             pass_through: Cell::new(0),
@@ -217,6 +221,10 @@ impl Scheduled {
 
     pub(super) fn take_timer(&self) -> Option<(usize, TimerKey)> {
         self.timer.take()
+    }
+
+    pub(super) fn woken_before(&self) -> &Cell<*mut Scheduled> {
+        &self.woken_before
     }
 
     pub(super) fn listed_at(&self) -> &Cell<usize> {
@@ -447,6 +455,12 @@ impl Woken {
     /// Makes it runnable.
     pub fn run(self) {
         // SAFETY: `notify` found it suspended, and told only us.
-        unsafe { Shared::make_runnable(self.0) };
+        unsafe {
+            if handler::is_inside() {
+                Shared::make_runnable_in_handler(self.0);
+            } else {
+                Shared::make_runnable(self.0);
+            }
+        }
     }
 }

@@ -430,6 +430,9 @@ impl Worker {
     }
 
     pub(super) fn read_mail(&self) {
+        for coroutine in self.shared.take_handled(self.index) {
+            self.requeue(coroutine);
+        }
         for message in self.shared.receive(self.index) {
             match message {
                 Message::Ready(coroutine) => self.pinned.borrow_mut().push_back(coroutine),

@@ -1,5 +1,12 @@
 //! How many coroutines wait in a bucket, for wakers that do not lock it.
 
+cfg_select! {
+    all(target_arch = "x86_64", not(loom)) => {
+        use std::sync::atomic::compiler_fence;
+    }
+    _ => {}
+}
+
 use crate::util::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::util::sync::atomic::{AtomicUsize, fence};
 
@@ -59,6 +66,27 @@ impl WaiterCount {
         // caller's store, also on x86.
         fence(SeqCst);
         self.number().load(Relaxed)
+    }
+
+    cfg_select! {
+        // Atomic read-modify-write instructions are fences already, which keeps
+        // the load below behind the caller's.
+        all(target_arch = "x86_64", not(loom)) => {
+            /// [`after_change`](Self::after_change), where an atomic
+            /// read-modify-write instruction made the change.
+            #[inline(always)]
+            pub(super) fn after_atomic_change(&self) -> usize {
+                compiler_fence(SeqCst);
+                self.number().load(Relaxed)
+            }
+        }
+        _ => {
+            /// [`after_change`](Self::after_change).
+            #[inline(always)]
+            pub(super) fn after_atomic_change(&self) -> usize {
+                self.after_change()
+            }
+        }
     }
 }
 

@@ -1,11 +1,20 @@
 //! Waiting for each other: futexes, and what is built on them.
 //!
-//! * `futex`: the table of coroutines that wait on an address. std's locks,
-//!   channels and `thread::park` end here, through the `syscall` shim.
+//! * `table`: coroutines that wait for an address.
+//! * `futex`: such waits as `futex(2)` has them. std's locks, channels and
+//!   `thread::park` end here, through the `syscall` shim.
+//! * `foreign`: waits for what somebody else implements: pthread's mutexes,
+//!   condition variables, read-write locks, semaphores. `silent`: unlocks of
+//!   these that nobody sees; `limit`: deadlines by their clocks.
 //! * `park`: park and unpark of the own API.
 
 mod count;
+pub mod foreign;
 pub mod futex;
+mod limit;
 mod park;
+mod silent;
+mod table;
 
+pub use limit::Limit;
 pub use park::{park, park_timeout, unpark};

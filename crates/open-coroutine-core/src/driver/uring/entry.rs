@@ -8,8 +8,10 @@ use crate::driver::op::{CURRENT_POSITION, INTERESTS, MAX_TRANSFER, Op};
 
 /// `IORING_RECVSEND_POLL_FIRST`: wait for readiness before the first try.
 const POLL_FIRST: u16 = 1;
-/// `FUTEX2_SIZE_U32`, and not private to the process.
-const FUTEX_SHARED_U32: u32 = 2;
+/// `FUTEX2_SIZE_U32`.
+const FUTEX_U32: u32 = 2;
+/// `FUTEX2_PRIVATE`.
+const FUTEX_PRIVATE: u32 = 128;
 
 /// The entry that makes the kernel perform `op`; `None` if it knows none.
 #[rustfmt::skip]
@@ -65,8 +67,10 @@ fn file_entry(op: &Op) -> Option<Entry> {
             opcode::LinkAt::new(Fd(from_dir), from, Fd(to_dir), to).flags(flags).build(),
         Op::Splice { from, from_offset, to, to_offset, len, flags } =>
             opcode::Splice::new(Fd(from), from_offset, Fd(to), to_offset, cap(len)).flags(flags).build(),
-        Op::FutexWait { word, value, mask } =>
-            opcode::FutexWait::new(word, value.into(), mask.into(), FUTEX_SHARED_U32).build(),
+        Op::FutexWait { word, value, mask, is_private } => {
+            let flags = if is_private { FUTEX_U32 | FUTEX_PRIVATE } else { FUTEX_U32 };
+            opcode::FutexWait::new(word, value.into(), mask.into(), flags).build()
+        }
         Op::WaitId { kind, id, info, options } =>
             opcode::WaitId::new(kind, id, options).infop(info).build(),
         _ => return None,

@@ -1,0 +1,217 @@
+//! Unlocks that nobody sees.
+//!
+//! `pthread_cond_wait` on a plain thread unlocks the mutex inside of libc, and
+//! no hook is told. So a coroutine that waited for that mutex in the table would
+//! never be woken. Before such a call the thread therefore marks the mutex, and
+//! coroutines wait for a marked one in the kernel, like threads, where libc wakes.
+//!
+//! # Protocol
+//!
+//! A thread that is about to unlock silently:
+//!
+//! 1. Add one to the mark. Fence, then load the `count` of waiters.
+//! 2. If it is not 0: wake all that wait for the mutex; they look again.
+//! 3. Unlock silently. Later, take one from the mark.
+//!
+//! A coroutine, with the bucket locked:
+//!
+//! 4. Add one to `count`. Fence, then try to lock the mutex.
+//! 5. If it is held, load the mark. Marked: leave, wait in the kernel. Else link.
+//!
+//! The fences of 1 and 4 order the two loads: either the thread sees the count,
+//! and its wake, which needs the bucket's lock, comes after the link; or the
+//! coroutine sees the mark. A mark that has gone by step 5 is that of an unlock
+//! that has happened, in which case the mutex was locked again since, by
+//! somebody whose unlock comes later: he marks too, or his unlock is seen.
+
+use crate::util::sync::atomic::Ordering::{Relaxed, SeqCst};
+use crate::util::sync::atomic::{AtomicUsize, fence};
+
+cfg_select! {
+    loom => {
+        /// The checker's atomics cannot be made in a static; the first use does.
+        type Number = std::sync::OnceLock<AtomicUsize>;
+    }
+    _ => {
+        type Number = AtomicUsize;
+    }
+}
+
+/// How many threads may unlock silently.
+pub(super) struct SilentUnlockers(Number);
+
+impl SilentUnlockers {
+    cfg_select! {
+        loom => {
+            pub(super) const fn new() -> Self {
+                Self(Number::new())
+            }
+
+            fn number(&self) -> &AtomicUsize {
+                self.0.get_or_init(|| AtomicUsize::new(0))
+            }
+        }
+        _ => {
+            pub(super) const fn new() -> Self {
+                Self(Number::new(0))
+            }
+
+            fn number(&self) -> &AtomicUsize {
+                &self.0
+            }
+        }
+    }
+
+    /// Step 1, its first half.
+    pub(super) fn begin(&self) {
+        self.number().fetch_add(1, SeqCst);
+        fence(SeqCst);
+    }
+
+    /// Step 3, after the unlock.
+    pub(super) fn end(&self) {
+        // SeqCst: behind the lock that ends the silent wait, see the header.
+        self.number().fetch_sub(1, SeqCst);
+    }
+
+    /// Step 5.
+    pub(super) fn are_there(&self) -> bool {
+        // Relaxed: the fence of step 4 comes before.
+        self.number().load(Relaxed) != 0
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::count::WaiterCount;
+    use crate::util::sync::Arc;
+    use crate::util::sync::atomic::AtomicU32;
+    use crate::util::sync::atomic::Ordering::{Acquire, Release};
+    use loom::sync::{Mutex, Notify};
+    use loom::thread;
+
+    const FREE: u32 = 0;
+    const HELD: u32 = 1;
+    const CONTENDED: u32 = 2;
+
+    /// A mutex of libc's, a bucket, a place to sleep in the kernel.
+    struct Model {
+        word: AtomicU32,
+        kernel: Notify,
+        count: WaiterCount,
+        silent: SilentUnlockers,
+        /// Whether the coroutine is linked.
+        linked: Mutex<bool>,
+        token: Notify,
+    }
+
+    impl Model {
+        fn try_lock(&self) -> bool {
+            self.word
+                .compare_exchange(FREE, HELD, Acquire, Relaxed)
+                .is_ok()
+        }
+
+        fn unlock(&self) {
+            if self.word.swap(FREE, Release) == CONTENDED {
+                self.kernel.notify();
+            }
+        }
+
+        fn wake(&self) {
+            let mut linked = self.linked.lock().unwrap();
+            if *linked {
+                *linked = false;
+                self.count.leave();
+                self.token.notify();
+            }
+        }
+
+        /// The unlock of a shim.
+        fn unlock_visibly(&self) {
+            self.unlock();
+            if self.count.after_change() != 0 {
+                self.wake();
+            }
+        }
+
+        /// The unlock and lock inside of `pthread_cond_wait`, woken at once.
+        fn unlock_silently(&self) {
+            self.silent.begin();
+            if self.count.after_change() != 0 {
+                self.wake();
+            }
+            self.unlock();
+            self.silent.end();
+        }
+
+        /// A coroutine's lock: once in the table, then in the kernel.
+        fn lock(&self) {
+            loop {
+                let mut linked = self.linked.lock().unwrap();
+                self.count.enter();
+                if self.try_lock() {
+                    return self.count.leave();
+                }
+                if self.silent.are_there() {
+                    self.count.leave();
+                    drop(linked);
+                    return self.lock_in_kernel();
+                }
+                *linked = true;
+                drop(linked);
+                self.token.wait();
+            }
+        }
+
+        fn lock_in_kernel(&self) {
+            while !self.try_lock() {
+                let marked = self
+                    .word
+                    .compare_exchange(HELD, CONTENDED, Relaxed, Relaxed);
+                if marked != Err(FREE) {
+                    self.kernel.wait();
+                }
+            }
+        }
+    }
+
+    fn model() -> Arc<Model> {
+        let model = Arc::new(Model {
+            word: AtomicU32::new(HELD),
+            kernel: Notify::new(),
+            count: WaiterCount::new(),
+            silent: SilentUnlockers::new(),
+            linked: Mutex::new(false),
+            token: Notify::new(),
+        });
+        // Made before there are threads that use them.
+        model.count.enter();
+        model.count.leave();
+        let _ = model.silent.number();
+        model
+    }
+
+    #[test]
+    fn a_silent_unlock_lets_a_waiting_coroutine_lock() {
+        loom::model(|| {
+            let model = model();
+            let own = model.clone();
+            let coroutine = thread::spawn(move || own.lock());
+            model.unlock_silently();
+            coroutine.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_visible_unlock_lets_a_waiting_coroutine_lock() {
+        loom::model(|| {
+            let model = model();
+            let own = model.clone();
+            let coroutine = thread::spawn(move || own.lock());
+            model.unlock_visibly();
+            coroutine.join().unwrap();
+        });
+    }
+}

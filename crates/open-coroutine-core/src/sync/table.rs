@@ -1,0 +1,428 @@
+//! A table in which coroutines wait for an address.
+//!
+//! Buckets are chosen by the address, several addresses share one. `futex` has
+//! the protocol between waiters and wakers, and cites its steps.
+//!
+//! # Wakes in signal handlers
+//!
+//! A handler may have interrupted, on its own thread, whoever holds a bucket's
+//! lock, so it must not wait for it:
+//!
+//! 1. The handler tries the lock. If that fails: set `missed`, fence, try again.
+//! 2. If that fails too it gives up: whoever holds the lock does the rest.
+//! 3. Whoever unlocks a bucket: fence, then load `missed`. The fences of 1 and 3
+//!    order the two: either the handler finds the lock free, or the holder
+//!    sees the flag.
+//! 4. Whoever sees the flag takes it back and wakes every waiter of the bucket.
+//!    So a wait may end without reason; users of this table look again.
+//!
+//! # Invariants
+//!
+//! 1. `count` is at least the number of linked nodes.
+//! 2. A node is only touched under the lock of the bucket that it names.
+//! 3. Nothing suspends while a bucket is locked.
+
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, fence};
+use std::time::Instant;
+
+use crossbeam_utils::CachePadded;
+
+use super::count::WaiterCount;
+use crate::sched::{self, Waiter, Woken};
+use crate::util::handler;
+use crate::util::lock::{Guard, Lock};
+
+/// Matches every wake.
+pub const MATCH_ANY: u32 = u32::MAX;
+
+/// How many buckets a table has.
+pub(super) const BUCKETS: usize = 1024;
+/// How many waiters are woken per turn with the lock.
+const BATCH: usize = 16;
+
+/// Set in the child of a fork: the locks of tables may be held by threads that
+/// do not exist there, and the waiters do not either.
+static ABANDONED: AtomicBool = AtomicBool::new(false);
+
+/// See the module's header.
+pub(super) struct Table {
+    buckets: [CachePadded<Bucket>; BUCKETS],
+}
+
+struct Bucket {
+    count: WaiterCount,
+    turn: AtomicU32,
+    missed: AtomicBool,
+    list: Lock<List>,
+}
+
+/// The waiters of one bucket, oldest first.
+struct List {
+    first: Option<NonNull<Node>>,
+    last: Option<NonNull<Node>>,
+}
+
+// SAFETY: the nodes are only touched under the bucket's lock (invariant 2).
+unsafe impl Send for List {}
+
+/// One waiting coroutine, in its own frame.
+struct Node {
+    key: Cell<usize>,
+    /// The bucket whose lock guards this node.
+    bucket: AtomicUsize,
+    bitset: u32,
+    waiter: Waiter,
+    is_linked: Cell<bool>,
+    previous: Cell<Option<NonNull<Node>>>,
+    next: Cell<Option<NonNull<Node>>>,
+}
+
+/// What is waited for, and how long.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) key: usize,
+    pub(super) bitset: u32,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// There was no reason to wait.
+    Not,
+    /// It was woken.
+    Woken,
+    /// Its deadline came first.
+    TimedOut,
+}
+
+/// The bucket of `key`.
+pub(super) fn bucket_of(key: usize) -> usize {
+    // Words are 4-aligned; multiplication spreads neighbours over the table.
+    (key >> 2).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (usize::BITS - BUCKETS.trailing_zeros())
+}
+
+/// To be called in the child of a fork, before anything else wakes there.
+pub fn abandon() {
+    ABANDONED.store(true, Relaxed);
+}
+
+impl List {
+    /// # Safety
+    ///
+    /// The list is locked, the node unlinked and in place until it is unlinked.
+    unsafe fn push(&mut self, node: NonNull<Node>) {
+        // SAFETY: the caller's promise; linked nodes are alive.
+        unsafe {
+            node.as_ref().previous.set(self.last);
+            node.as_ref().next.set(None);
+            node.as_ref().is_linked.set(true);
+            match self.last {
+                Some(last) => last.as_ref().next.set(Some(node)),
+                None => self.first = Some(node),
+            }
+        }
+        self.last = Some(node);
+    }
+
+    /// # Safety
+    ///
+    /// The list is locked and the node linked in it.
+    unsafe fn unlink(&mut self, node: NonNull<Node>) {
+        // SAFETY: the caller's promise; linked nodes are alive.
+        unsafe {
+            let (previous, next) = (node.as_ref().previous.get(), node.as_ref().next.get());
+            match previous {
+                Some(previous) => previous.as_ref().next.set(next),
+                None => self.first = next,
+            }
+            match next {
+                Some(next) => next.as_ref().previous.set(previous),
+                None => self.last = previous,
+            }
+            node.as_ref().is_linked.set(false);
+        }
+    }
+
+    /// The oldest node that `wanted` says yes to.
+    fn find(&self, wanted: impl Fn(&Node) -> bool) -> Option<NonNull<Node>> {
+        let mut next = self.first;
+        while let Some(node) = next {
+            // SAFETY: linked nodes are alive, and the list is locked.
+            let node_ref = unsafe { node.as_ref() };
+            if wanted(node_ref) {
+                return Some(node);
+            }
+            next = node_ref.next.get();
+        }
+        None
+    }
+}
+
+impl Bucket {
+    const fn new() -> Self {
+        Self {
+            count: WaiterCount::new(),
+            turn: AtomicU32::new(0),
+            missed: AtomicBool::new(false),
+            list: Lock::new(List {
+                first: None,
+                last: None,
+            }),
+        }
+    }
+
+    /// Locks the bucket. Not in signal handlers.
+    fn lock(&self) -> Locked<'_> {
+        self.locked(self.list.lock())
+    }
+
+    /// Locks the bucket for a wake. `None` in a signal handler, if the lock is
+    /// held: its holder will wake everything.
+    fn lock_to_wake(&self) -> Option<Locked<'_>> {
+        if !handler::is_inside() {
+            return Some(self.lock());
+        }
+        let free = self.list.try_lock().or_else(|| {
+            // Steps 1 and 2 of wakes in handlers.
+            self.missed.store(true, SeqCst);
+            fence(SeqCst);
+            self.list.try_lock()
+        });
+        free.map(|list| self.locked(list))
+    }
+
+    fn locked<'a>(&'a self, list: Guard<'a, List>) -> Locked<'a> {
+        Locked {
+            bucket: self,
+            list: ManuallyDrop::new(list),
+        }
+    }
+
+    /// Unlinks and wakes what `wanted` says yes to, at most `limit`, oldest
+    /// first; returns how many. (Step 6 of `futex`.)
+    fn wake(&self, limit: usize, wanted: impl Fn(&Node) -> bool) -> usize {
+        let mut total = 0;
+        loop {
+            let mut ready: [Option<Woken>; BATCH] = [const { None }; BATCH];
+            let Some(mut list) = self.lock_to_wake() else {
+                return total;
+            };
+            let mut found = 0;
+            while found < BATCH && total < limit {
+                let Some(node) = list.find(&wanted) else {
+                    break;
+                };
+                // SAFETY: locked and linked; the waiter cannot return from its
+                // wait before it has had the lock.
+                unsafe {
+                    list.unlink(node);
+                    ready[found] = node.as_ref().waiter.notify();
+                }
+                self.count.leave();
+                found += 1;
+                total += 1;
+            }
+            drop(list);
+            for woken in ready.into_iter().flatten() {
+                woken.run();
+            }
+            if found < BATCH {
+                return total;
+            }
+        }
+    }
+}
+
+/// A locked bucket.
+struct Locked<'a> {
+    bucket: &'a Bucket,
+    list: ManuallyDrop<Guard<'a, List>>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = List;
+
+    fn deref(&self) -> &List {
+        &self.list
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut List {
+        &mut self.list
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // SAFETY: dropped here only, and not used after.
+        unsafe { ManuallyDrop::drop(&mut self.list) };
+        // Step 3 of wakes in handlers.
+        fence(SeqCst);
+        if self.bucket.missed.load(Relaxed) && self.bucket.missed.swap(false, SeqCst) {
+            // Step 4. A wake that comes meanwhile sets the flag again.
+            self.bucket.wake(usize::MAX, |_| true);
+        }
+    }
+}
+
+impl Table {
+    pub(super) const fn new() -> Self {
+        Self {
+            buckets: [const { CachePadded::new(Bucket::new()) }; BUCKETS],
+        }
+    }
+
+    #[inline(always)]
+    fn bucket(&self, key: usize) -> &Bucket {
+        &self.buckets[bucket_of(key)]
+    }
+
+    /// How many may wait for `key`, after what they wait for has changed.
+    #[inline]
+    pub(super) fn waiting(&self, key: usize) -> usize {
+        self.bucket(key).count.after_change()
+    }
+
+    /// [`waiting`](Self::waiting), if an atomic instruction made the change.
+    #[inline(always)]
+    pub(super) fn waiting_after_atomic(&self, key: usize) -> usize {
+        self.bucket(key).count.after_atomic_change()
+    }
+
+    /// A number that is another one each time, per bucket: for taking turns.
+    pub(super) fn turn(&self, key: usize) -> u32 {
+        self.bucket(key).turn.fetch_add(1, Relaxed)
+    }
+
+    /// Waits as `entry` says. `check` tells, once this waiter is counted and
+    /// with the bucket locked, whether there is a reason to wait; `act` then
+    /// does what a waker may be waiting for, and tells the same.
+    ///
+    /// # Panics
+    ///
+    /// If the caller is no coroutine.
+    pub(super) fn wait(
+        &self,
+        entry: Entry,
+        check: impl FnOnce() -> bool,
+        act: impl FnOnce() -> bool,
+    ) -> Waited {
+        let waiter = sched::prepare_wait().expect("called on a coroutine");
+        let index = bucket_of(entry.key);
+        let bucket = &self.buckets[index];
+        let node = Node {
+            key: Cell::new(entry.key),
+            bucket: AtomicUsize::new(index),
+            bitset: entry.bitset,
+            waiter,
+            is_linked: Cell::new(false),
+            previous: Cell::new(None),
+            next: Cell::new(None),
+        };
+        let mut list = bucket.lock();
+        bucket.count.enter();
+        if !check() {
+            bucket.count.leave();
+            return Waited::Not;
+        }
+        // SAFETY: locked, and `node` stays in this frame, which does not return
+        // before step 4 of `futex` has found it unlinked or has unlinked it.
+        unsafe { list.push(NonNull::from(&node)) };
+        drop(list);
+        let is_waiting = act();
+        if is_waiting {
+            sched::wait(entry.deadline);
+        }
+        match (is_waiting, self.leave(&node)) {
+            (_, false) => Waited::Woken,
+            (true, true) => Waited::TimedOut,
+            (false, true) => Waited::Not,
+        }
+    }
+
+    /// Step 4 of `futex`: takes the node out; returns whether it was linked.
+    fn leave(&self, node: &Node) -> bool {
+        let (bucket, mut list) = self.lock_bucket_of(node);
+        if !node.is_linked.get() {
+            return false;
+        }
+        // SAFETY: locked and linked.
+        unsafe { list.unlink(NonNull::from(node)) };
+        bucket.count.leave();
+        true
+    }
+
+    fn lock_bucket_of(&self, node: &Node) -> (&Bucket, Locked<'_>) {
+        loop {
+            let index = node.bucket.load(Relaxed);
+            let bucket = &*self.buckets[index];
+            let list = bucket.lock();
+            // A requeue changes it under both locks, so it is stable from here.
+            if node.bucket.load(Relaxed) == index {
+                return (bucket, list);
+            }
+        }
+    }
+
+    /// Wakes up to `limit` that wait for `key` and match `bitset`; returns how
+    /// many. With a `limit` that was the count before, those that come later may
+    /// stay: waiters that wait again at once could keep this busy forever.
+    pub(super) fn wake(&self, key: usize, limit: usize, bitset: u32) -> usize {
+        if ABANDONED.load(Relaxed) {
+            return 0;
+        }
+        let wanted = |node: &Node| node.key.get() == key && node.bitset & bitset != 0;
+        self.bucket(key).wake(limit, wanted)
+    }
+
+    /// Makes up to `limit` that wait for `from` wait for `to`; returns how many.
+    pub(super) fn requeue(&self, from: usize, to: usize, limit: u32) -> u32 {
+        if ABANDONED.load(Relaxed) || from == to {
+            return 0;
+        }
+        let (source, target) = (bucket_of(from), bucket_of(to));
+        let on_from = |node: &Node| node.key.get() == from;
+        let mut moved = 0;
+        if source == target {
+            let list = self.buckets[source].lock();
+            while moved < limit
+                && let Some(node) = list.find(on_from)
+            {
+                // SAFETY: locked and linked.
+                unsafe { node.as_ref() }.key.set(to);
+                moved += 1;
+            }
+            return moved;
+        }
+        // In the order of the table, so that two requeues cannot block each other.
+        let low = self.buckets[source.min(target)].lock();
+        let high = self.buckets[source.max(target)].lock();
+        let (mut source_list, mut target_list) = if source < target {
+            (low, high)
+        } else {
+            (high, low)
+        };
+        while moved < limit
+            && let Some(node) = source_list.find(on_from)
+        {
+            self.buckets[target].count.enter();
+            // SAFETY: linked in the source, and both lists are locked.
+            unsafe {
+                source_list.unlink(node);
+                node.as_ref().key.set(to);
+                node.as_ref().bucket.store(target, Relaxed);
+                target_list.push(node);
+            }
+            self.buckets[source].count.leave();
+            moved += 1;
+        }
+        moved
+    }
+}
