@@ -28,6 +28,7 @@ impl Futex {
     /// # Safety
     ///
     /// The contract of `futex(2)`.
+    #[inline]
     pub(crate) unsafe fn perform(&self) -> Option<c_int> {
         let command = self.operation & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
         if self.operation & libc::FUTEX_PRIVATE_FLAG == 0 {

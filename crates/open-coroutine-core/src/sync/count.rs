@@ -59,6 +59,12 @@ impl WaiterCount {
         self.number().fetch_sub(1, SeqCst);
     }
 
+    /// How many may wait, in no order with anything else.
+    #[inline(always)]
+    pub(super) fn now(&self) -> usize {
+        self.number().load(Relaxed)
+    }
+
     /// Step 5, after the word was changed: how many may wait.
     #[inline]
     pub(super) fn after_change(&self) -> usize {

@@ -18,7 +18,10 @@
 //!
 //! 5. Fence, then load `count`. The fences of 2 and 5 order the two loads: if
 //!    the waker misses the count, the waiter sees the changed word. (A load
-//!    alone may overtake the caller's store, also on x86.)
+//!    alone may overtake the caller's store, also on x86.) Where the count
+//!    seems to be 0 the kernel is asked for threads before it is looked at
+//!    again: its wake is the fence, since it orders the caller's store
+//!    before its own look at who waits in the same way.
 //! 6. Lock the bucket, unlink matching nodes, oldest first, and notify their
 //!    waiters while the lock keeps them from returning (step 4). Unlock, then
 //!    make them runnable.
@@ -31,7 +34,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, fence};
 use std::time::Instant;
 
-use super::table::{Entry, Table, Waited};
+use super::table::{Entry, Limits, Table, Waited};
 use crate::sched;
 use crate::sys;
 
@@ -81,13 +84,26 @@ pub unsafe fn wait(
 ///
 /// May be called on any thread, on a coroutine and in a signal handler's
 /// trampoline; it does not suspend.
+#[inline]
 pub fn wake(word: *const u32, limit: u32, bitset: u32) -> c_int {
+    let key = word as usize;
+    if TABLE.may_wait(key) {
+        return wake_both(word, limit, bitset);
+    }
+    let threads = wake_threads(word, limit, bitset);
+    // Step 5, with the kernel's fence.
+    match TABLE.waiting_after_atomic(key) {
+        0 => threads,
+        waiting => threads + wake_rest(word, limit, bitset, (threads, waiting)),
+    }
+}
+
+/// [`wake`], if coroutines may wait.
+#[cold]
+fn wake_both(word: *const u32, limit: u32, bitset: u32) -> c_int {
     let key = word as usize;
     // Step 5.
     let waiting = TABLE.waiting(key);
-    if waiting == 0 {
-        return wake_threads(word, limit, bitset);
-    }
     let mut woken = 0;
     if TABLE.turn(key).is_multiple_of(THREADS_FIRST) {
         woken = wake_threads(word, limit, bitset).max(0) as u32;
@@ -100,6 +116,23 @@ pub fn wake(word: *const u32, limit: u32, bitset: u32) -> c_int {
     woken as c_int
 }
 
+/// After so many threads were woken, or an error: wakes coroutines that have come
+/// meanwhile. Returns how many.
+#[cold]
+fn wake_rest(
+    word: *const u32,
+    limit: u32,
+    bitset: u32,
+    (threads, waiting): (c_int, usize),
+) -> c_int {
+    let Ok(threads) = u32::try_from(threads) else {
+        return 0;
+    };
+    let left = limit.saturating_sub(threads) as usize;
+    TABLE.wake(word as usize, left.min(waiting), bitset) as c_int
+}
+
+#[inline]
 fn wake_threads(word: *const u32, limit: u32, bitset: u32) -> c_int {
     let operation = libc::FUTEX_WAKE_BITSET | libc::FUTEX_PRIVATE_FLAG;
     let limit = limit.min(c_int::MAX as u32);
@@ -132,25 +165,48 @@ pub unsafe fn requeue(
     move_limit: u32,
     expected: Option<u32>,
 ) -> c_int {
+    // Step 5, for both parts.
     fence(SeqCst);
     // SAFETY: the caller keeps the word readable.
-    let holds = |value| unsafe { AtomicU32::from_ptr(from.cast_mut()) }.load(SeqCst) == value;
-    if !expected.is_none_or(holds) {
-        return -libc::EAGAIN;
+    let word = unsafe { AtomicU32::from_ptr(from.cast_mut()) };
+    let holds = || expected.is_none_or(|value| word.load(SeqCst) == value);
+    let is_threads_turn = TABLE.turn(from as usize).is_multiple_of(THREADS_FIRST);
+    let mut limits = Limits {
+        wake: wake_limit,
+        moved: move_limit,
+    };
+    let mut total = 0;
+    if is_threads_turn && holds() {
+        total += requeue_threads(from, to, &mut limits);
     }
-    let woken = wake(from, wake_limit, MATCH_ANY).max(0) as u32;
-    let moved = TABLE.requeue(from as usize, to as usize, move_limit);
+    let Some(coroutines) = TABLE.requeue(from as usize, to as usize, &mut limits, holds) else {
+        return if total > 0 { total } else { -libc::EAGAIN };
+    };
+    total += coroutines as c_int;
+    if !is_threads_turn {
+        total += requeue_threads(from, to, &mut limits);
+    }
+    total
+}
+
+/// [`requeue`] for threads. Takes what it does from the limits.
+fn requeue_threads(from: *const u32, to: *const u32, limits: &mut Limits) -> c_int {
+    let number = |limit: u32| limit.min(c_int::MAX as u32);
     let arguments = [
         from as usize,
         (libc::FUTEX_REQUEUE | libc::FUTEX_PRIVATE_FLAG) as usize,
-        0,
-        (move_limit - moved).min(c_int::MAX as u32) as usize,
+        number(limits.wake) as usize,
+        number(limits.moved) as usize,
         to as usize,
         0,
     ];
     // SAFETY: a requeue uses the addresses only as keys.
-    let threads = unsafe { sys::syscall(libc::SYS_futex, arguments) };
-    (woken + moved) as c_int + threads.max(0) as c_int
+    let result = unsafe { sys::syscall(libc::SYS_futex, arguments) }.max(0) as u32;
+    // First of all it wakes.
+    let woken = result.min(limits.wake);
+    limits.wake -= woken;
+    limits.moved = limits.moved.saturating_sub(result - woken);
+    result as c_int
 }
 
 /// `FUTEX_WAKE_OP`: changes the word at `second` as `operation` says, wakes up

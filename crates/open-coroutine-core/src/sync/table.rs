@@ -23,6 +23,7 @@
 //! 3. Nothing suspends while a bucket is locked.
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -284,6 +285,12 @@ impl Table {
         &self.buckets[bucket_of(key)]
     }
 
+    /// Whether somebody seems to wait for `key`, in no order with anything else.
+    #[inline(always)]
+    pub(super) fn may_wait(&self, key: usize) -> bool {
+        self.bucket(key).count.now() > 0
+    }
+
     /// How many may wait for `key`, after what they wait for has changed.
     #[inline]
     pub(super) fn waiting(&self, key: usize) -> usize {
@@ -382,45 +389,120 @@ impl Table {
         self.bucket(key).wake(limit, wanted)
     }
 
-    /// Makes up to `limit` that wait for `from` wait for `to`; returns how many.
-    pub(super) fn requeue(&self, from: usize, to: usize, limit: u32) -> u32 {
-        if ABANDONED.load(Relaxed) || from == to {
-            return 0;
-        }
-        let (source, target) = (bucket_of(from), bucket_of(to));
-        let on_from = |node: &Node| node.key.get() == from;
-        let mut moved = 0;
-        if source == target {
-            let list = self.buckets[source].lock();
-            while moved < limit
-                && let Some(node) = list.find(on_from)
+    /// If `check` says so with the buckets locked: wakes as many that wait for
+    /// `from` as the limits say, and makes others wait for `to`. Takes what it
+    /// does from the limits, and returns how many that were.
+    ///
+    /// Nobody who comes meanwhile is moved before the limit of wakes is used
+    /// up: whoever is woken is to look after those that are moved.
+    pub(super) fn requeue(
+        &self,
+        from: usize,
+        to: usize,
+        limits: &mut Limits,
+        check: impl Fn() -> bool,
+    ) -> Option<usize> {
+        let mut total = 0;
+        loop {
+            let mut ready: [Option<Woken>; BATCH] = [const { None }; BATCH];
+            let mut buckets = self.lock_both(from, to);
+            if !check() {
+                return (total > 0).then_some(total);
+            }
+            if ABANDONED.load(Relaxed) {
+                return Some(0);
+            }
+            let mut found = 0;
+            while found < BATCH
+                && limits.wake > 0
+                && let Some(node) = buckets.source.find(|node| node.key.get() == from)
             {
-                // SAFETY: locked and linked.
-                unsafe { node.as_ref() }.key.set(to);
-                moved += 1;
+                // SAFETY: locked and linked; the waiter cannot return from its
+                // wait before it has had the lock.
+                unsafe {
+                    buckets.source.unlink(node);
+                    ready[found] = node.as_ref().waiter.notify();
+                }
+                buckets.source.bucket.count.leave();
+                limits.wake -= 1;
+                found += 1;
             }
-            return moved;
+            total += found;
+            let is_last = found < BATCH;
+            if is_last {
+                total += buckets.move_waiters(from, to, limits);
+            }
+            drop(buckets);
+            for woken in ready.into_iter().flatten() {
+                woken.run();
+            }
+            if is_last {
+                return Some(total);
+            }
         }
+    }
+
+    /// Locks the buckets of two keys, which may be the same one.
+    fn lock_both(&self, from: usize, to: usize) -> TwoBuckets<'_> {
+        let (source, target) = (bucket_of(from), bucket_of(to));
+        let lock = |index: usize| self.buckets[index].lock();
         // In the order of the table, so that two requeues cannot block each other.
-        let low = self.buckets[source.min(target)].lock();
-        let high = self.buckets[source.max(target)].lock();
-        let (mut source_list, mut target_list) = if source < target {
-            (low, high)
-        } else {
-            (high, low)
-        };
-        while moved < limit
-            && let Some(node) = source_list.find(on_from)
-        {
-            self.buckets[target].count.enter();
-            // SAFETY: linked in the source, and both lists are locked.
-            unsafe {
-                source_list.unlink(node);
-                node.as_ref().key.set(to);
-                node.as_ref().bucket.store(target, Relaxed);
-                target_list.push(node);
+        match source.cmp(&target) {
+            Ordering::Equal => TwoBuckets {
+                source: lock(source),
+                target: None,
+            },
+            Ordering::Less => {
+                let source = lock(source);
+                TwoBuckets {
+                    source,
+                    target: Some((target, lock(target))),
+                }
             }
-            self.buckets[source].count.leave();
+            Ordering::Greater => {
+                let locked = lock(target);
+                TwoBuckets {
+                    source: lock(source),
+                    target: Some((target, locked)),
+                }
+            }
+        }
+    }
+}
+
+/// How many waiters a requeue may wake, and how many others it may move.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) wake: u32,
+    pub(super) moved: u32,
+}
+
+/// The locked buckets of a requeue; `target` is `None` if it is `source` too.
+struct TwoBuckets<'a> {
+    source: Locked<'a>,
+    target: Option<(usize, Locked<'a>)>,
+}
+
+impl TwoBuckets<'_> {
+    /// Moves as many waiters as the limits say; returns how many.
+    fn move_waiters(&mut self, from: usize, to: usize, limits: &mut Limits) -> usize {
+        let mut moved = 0;
+        while limits.moved > 0
+            && from != to
+            && let Some(node) = self.source.find(|node| node.key.get() == from)
+        {
+            // SAFETY: linked in the source, and both buckets are locked.
+            unsafe {
+                node.as_ref().key.set(to);
+                if let Some((index, target)) = &mut self.target {
+                    target.bucket.count.enter();
+                    self.source.unlink(node);
+                    node.as_ref().bucket.store(*index, Relaxed);
+                    target.push(node);
+                    self.source.bucket.count.leave();
+                }
+            }
+            limits.moved -= 1;
             moved += 1;
         }
         moved
