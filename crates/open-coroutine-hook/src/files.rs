@@ -44,6 +44,72 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t)
     unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
 }
 
+/// What a call of `open(2)` without a mode is in C code that was built with
+/// `_FORTIFY_SOURCE`, if the compiler does not know the flags.
+///
+/// # Safety
+///
+/// The contract of `open(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __open_2(path: *const c_char, flags: c_int) -> c_int {
+    if needs_mode(flags) {
+        // SAFETY: libc's function does not return from this.
+        return unsafe { real::__open_2.get()(path, flags) };
+    }
+    // SAFETY: the caller's contract; with these flags no mode is used.
+    unsafe { open(path, flags, 0) }
+}
+
+/// [`__open_2`] for `open64`.
+///
+/// # Safety
+///
+/// The contract of `open(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int {
+    if needs_mode(flags) {
+        // SAFETY: libc's function does not return from this.
+        return unsafe { real::__open64_2.get()(path, flags) };
+    }
+    // SAFETY: the caller's contract; with these flags no mode is used.
+    unsafe { open64(path, flags, 0) }
+}
+
+/// [`__open_2`] for `openat(2)`.
+///
+/// # Safety
+///
+/// The contract of `openat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int {
+    if needs_mode(flags) {
+        // SAFETY: libc's function does not return from this.
+        return unsafe { real::__openat_2.get()(dir, path, flags) };
+    }
+    // SAFETY: the caller's contract; with these flags no mode is used.
+    unsafe { openat(dir, path, flags, 0) }
+}
+
+/// [`__open_2`] for `openat64`.
+///
+/// # Safety
+///
+/// The contract of `openat(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int {
+    if needs_mode(flags) {
+        // SAFETY: libc's function does not return from this.
+        return unsafe { real::__openat64_2.get()(dir, path, flags) };
+    }
+    // SAFETY: the caller's contract; with these flags no mode is used.
+    unsafe { openat64(dir, path, flags, 0) }
+}
+
+/// Whether a call without a mode is wrong: libc ends the process with a message.
+fn needs_mode(flags: c_int) -> bool {
+    flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE
+}
+
 /// `openat(2)`. The variadic `mode` is passed like any other
 /// argument on the supported architectures.
 ///

@@ -323,7 +323,7 @@ real_checked! { CHECKED:
 
 // Variadic in C, and declared here with the arguments that they are called with;
 // or declared in the libc crate without the null pointer that C allows; or
-// unwinding, which the caller adds to the type.
+// unwinding, which the caller adds to the type; or not declared there at all.
 real! { UNCHECKED:
     fn tcdrain(c_int) -> c_int;
     fn semtimedop(c_int, *mut sembuf, size_t, *const timespec) -> c_int;
@@ -361,6 +361,10 @@ real! { UNCHECKED:
     fn open64(*const c_char, c_int, mode_t) -> c_int;
     fn openat(c_int, *const c_char, c_int, mode_t) -> c_int;
     fn openat64(c_int, *const c_char, c_int, mode_t) -> c_int;
+    fn __open_2(*const c_char, c_int) -> c_int;
+    fn __open64_2(*const c_char, c_int) -> c_int;
+    fn __openat_2(c_int, *const c_char, c_int) -> c_int;
+    fn __openat64_2(c_int, *const c_char, c_int) -> c_int;
     fn syscall(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
 }
 

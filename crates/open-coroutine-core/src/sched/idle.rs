@@ -15,7 +15,9 @@ impl Worker {
         self.read_mail();
         self.fire_timers();
         if self.has_local_work() {
-            return;
+            // Else deadlines that pass while the worker runs keep it from ever
+            // asking the driver.
+            return self.drive();
         }
         if let Some(runnable) = self.search() {
             self.found_work();

@@ -17,7 +17,7 @@ pub(crate) fn on_every_runtime(body: fn()) {
 }
 
 /// Runs `body` as a coroutine on each driver, with `workers` workers.
-pub(crate) fn on_every_driver(workers: usize, body: fn()) {
+pub(crate) fn on_every_driver(workers: usize, body: impl FnOnce() + Clone + Send + 'static) {
     for driver in [Driver::IoUring, Driver::Epoll] {
         // A test that failed has poisoned it; the next one runs all the same.
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +36,7 @@ pub(crate) fn on_every_driver(workers: usize, body: fn()) {
         );
         eprintln!("{driver}, {workers} workers");
         let task = Builder::new().name("test").stack_size(1 << 20);
-        let result = task.spawn(body).expect("the test starts").join();
+        let result = task.spawn(body.clone()).expect("the test starts").join();
         let stopped = shutdown();
         if let Err(error) = result {
             match error.into_panic() {
