@@ -21,7 +21,11 @@
 //! | `times` | sleep, nanosleep |
 //! | `threads` | futex, sched_yield, pthread_join, pthread_once, thread-local keys |
 //! | `identity` | pthread_getattr_np, pthread_kill, affinity, scheduling, names |
-//! | `processes` | fork, wait, exit, set*id, dlopen |
+//! | `processes` | fork, wait, exit, set*id, dlopen, dlclose |
+//! | `handlers` | sigaction, signal |
+//! | `masks` | pthread_sigmask, sigprocmask |
+//! | `signals` | sigwait, pause, sigsuspend, raise |
+//! | `callbacks` | fopencookie |
 //! | `names` | getaddrinfo, getnameinfo |
 //!
 //! # Invariants
@@ -38,12 +42,16 @@ cfg_select! {
         mod convert;
         mod real;
 
+        pub mod callbacks;
         pub mod descriptors;
         pub mod directories;
         pub mod files;
+        pub mod handlers;
         pub mod identity;
+        pub mod masks;
         pub mod names;
         pub mod processes;
+        pub mod signals;
         pub mod sockets;
         pub mod streams;
         pub mod threads;

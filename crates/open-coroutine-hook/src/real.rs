@@ -8,13 +8,15 @@ use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use libc::{
-    FILE, addrinfo, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, gid_t, id_t, idtype_t,
-    iovec, mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_attr_t, pthread_key_t,
-    pthread_mutexattr_t, pthread_once_t, pthread_t, rusage, sched_param, siginfo_t, sigset_t,
-    sigval, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval, uid_t, utimbuf,
+    FILE, Lmid_t, addrinfo, clockid_t, cpu_set_t, dev_t, dl_phdr_info, epoll_event, gid_t, id_t,
+    idtype_t, iovec, mode_t, msghdr, nfds_t, off_t, off64_t, pid_t, pollfd, pthread_attr_t,
+    pthread_key_t, pthread_mutexattr_t, pthread_once_t, pthread_t, rusage, sched_param,
+    sighandler_t, siginfo_t, sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t, timespec,
+    timeval, uid_t, utimbuf,
 };
 
 use crate::Symbol;
+use crate::callbacks::CookieFunctions;
 
 /// One function of libc, looked up at its first use.
 pub(crate) struct Real<F> {
@@ -88,6 +90,7 @@ const fn c_name(name: &'static str) -> &'static CStr {
 
 type Callback = unsafe extern "C" fn(*mut dl_phdr_info, size_t, *mut c_void) -> c_int;
 pub(crate) type Destructor = unsafe extern "C" fn(*mut c_void);
+type Action = libc::sigaction;
 type Stat = libc::stat;
 type Stat64 = libc::stat64;
 type Statx = libc::statx;
@@ -265,6 +268,27 @@ real! { UNCHECKED:
     fn syscall(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
 }
 
+real_checked! { SIGNALS:
+    fn sigaction(c_int, *const Action, *mut Action) -> c_int;
+    fn signal(c_int, sighandler_t) -> sighandler_t;
+    fn pthread_sigmask(c_int, *const sigset_t, *mut sigset_t) -> c_int;
+    fn sigprocmask(c_int, *const sigset_t, *mut sigset_t) -> c_int;
+    fn sigwait(*const sigset_t, *mut c_int) -> c_int;
+    fn sigwaitinfo(*const sigset_t, *mut siginfo_t) -> c_int;
+    fn sigtimedwait(*const sigset_t, *mut siginfo_t, *const timespec) -> c_int;
+    fn sigsuspend(*const sigset_t) -> c_int;
+    fn pause() -> c_int;
+    fn raise(c_int) -> c_int;
+    fn dlmopen(Lmid_t, *const c_char, c_int) -> *mut c_void;
+    fn dlclose(*mut c_void) -> c_int;
+}
+
+// Not in the libc crate.
+real! { SIGNALS_UNCHECKED:
+    fn quick_exit(c_int) -> !;
+    fn fopencookie(*mut c_void, *const c_char, CookieFunctions) -> *mut FILE;
+}
+
 /// Every replaced function, and whether calls reach the replacement: the
 /// program's symbols come first, so they do unless a library was loaded before
 /// or the linker was told to hide them.
@@ -284,5 +308,6 @@ pub fn symbols() -> Vec<Symbol> {
         name: name.to_str().unwrap_or_default(),
         is_live: is_live(name),
     };
-    CHECKED.iter().chain(UNCHECKED).map(symbol).collect()
+    let lists = [CHECKED, UNCHECKED, SIGNALS, SIGNALS_UNCHECKED];
+    lists.into_iter().flatten().map(symbol).collect()
 }

@@ -9,6 +9,7 @@
 //! * `open`: making descriptors of paths.
 //! * `socket`, `stream`: what is done with sockets, and with any descriptor.
 //! * `wait`: for several descriptors at once.
+//! * `signals`: for signals.
 //!
 //! # How an operation is performed
 //!
@@ -21,6 +22,7 @@
 mod descriptor;
 mod open;
 mod perform;
+mod signals;
 mod socket;
 mod stream;
 mod wait;
@@ -28,6 +30,7 @@ mod wait;
 pub use descriptor::{forget, modes_changed};
 pub use open::open;
 pub use perform::{Awaits, call, offload, perform};
+pub use signals::wait_for_signal;
 pub use socket::{
     accept, connect, note_socket_timeout, receive, receive_from, receive_message, send,
     send_message, send_to,

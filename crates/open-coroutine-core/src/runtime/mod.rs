@@ -33,6 +33,7 @@ use crate::driver::Kind;
 use crate::sched::{self, Shared};
 use crate::sync::futex;
 use crate::task::Waiters;
+use crate::util::handler;
 use crate::util::lock::Lock;
 
 /// The runtime. Static because spawning and `shutdown` must find it from any
@@ -271,6 +272,11 @@ fn stop(runtime: Runtime) -> Result<(), ShutdownError> {
 /// Tells the running runtime that `fd` is about to be closed or replaced, so
 /// that coroutines that wait on it get `EBADF`.
 pub fn notify_close(fd: std::os::fd::RawFd) {
+    // The interrupted code may hold the locks below. Who waits goes on to wait,
+    // as threads do.
+    if handler::is_inside() {
+        return;
+    }
     if let Some(shared) = sched::current_shared() {
         return shared.notify_close(fd);
     }

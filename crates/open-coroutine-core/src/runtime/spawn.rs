@@ -4,6 +4,7 @@ use std::io;
 
 use super::{InitError, shared};
 use crate::join::{JoinHandle, TaskHandle};
+use crate::sched;
 use crate::stack::MAX_STACK_SIZE;
 use crate::task::{self, Meta};
 
@@ -71,6 +72,7 @@ impl Builder {
         }
         let shared = shared().map_err(|error: InitError| io::Error::other(error))?;
         self.meta.id = task::next_id();
+        self.meta.signal_mask = sched::inherited_signal_mask();
         let (run, join) = task::new(self.meta, body);
         let handle = JoinHandle::new(join);
         if shared.spawn(run) {

@@ -36,9 +36,9 @@ pub enum Wake {
 }
 
 #[inline]
-fn current() -> Option<&'static Scheduled> {
+pub(super) fn current() -> Option<&'static Scheduled> {
     // SAFETY: code that runs on a coroutine keeps it alive, and the reference
-    // does not leave the functions of this module.
+    // does not leave the functions of this module and of `signals`.
     unsafe { local::coroutine().as_ref() }
 }
 

@@ -1,11 +1,15 @@
 //! Linux: the system call instruction and the few calls the runtime needs.
 
+mod signals;
+
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
+
+pub use signals::*;
 
 /// Makes system call `number`. Returns its result, or minus the error number.
 ///
@@ -74,6 +78,12 @@ pub fn errno() -> c_int {
 pub fn set_errno(value: c_int) {
     // SAFETY: as in `errno`.
     unsafe { *libc::__errno_location() = value }
+}
+
+/// The kernel's id of the calling process.
+pub fn getpid() -> i32 {
+    // SAFETY: getpid has no arguments and cannot fail.
+    unsafe { syscall(libc::SYS_getpid, [0; 6]) as i32 }
 }
 
 /// The kernel's id of the calling thread.
