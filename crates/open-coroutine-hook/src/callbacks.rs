@@ -13,13 +13,13 @@ use crate::real;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct CookieFunctions {
-    /// As `read(2)`; without it every read is at the end.
+    /// As `read(2)`.
     pub read: Option<unsafe extern "C" fn(*mut c_void, *mut c_char, size_t) -> ssize_t>,
-    /// As `write(2)`, 0 on failure; without it output is discarded.
+    /// As `write(2)`, but 0 on failure.
     pub write: Option<unsafe extern "C" fn(*mut c_void, *const c_char, size_t) -> ssize_t>,
-    /// As `lseek(2)`; without it the stream cannot seek.
+    /// As `lseek(2)`.
     pub seek: Option<unsafe extern "C" fn(*mut c_void, *mut off64_t, c_int) -> c_int>,
-    /// The end; without it nothing is to be done.
+    /// As `close(2)`.
     pub close: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
 }
 
@@ -41,8 +41,7 @@ impl Cookie {
 }
 
 unsafe extern "C" fn read(cookie: *mut c_void, buf: *mut c_char, size: size_t) -> ssize_t {
-    // SAFETY: stdio passes the cookie of an open stream, for which the program
-    // gave this function.
+    // SAFETY: stdio passes the cookie of an open stream.
     let this = unsafe { Cookie::of(cookie) };
     let Some(call) = this.functions.read else {
         return 0;
@@ -55,7 +54,7 @@ unsafe extern "C" fn write(cookie: *mut c_void, buf: *const c_char, size: size_t
     // SAFETY: as in `read`.
     let this = unsafe { Cookie::of(cookie) };
     let Some(call) = this.functions.write else {
-        return size as ssize_t;
+        return 0;
     };
     // SAFETY: as in `read`.
     sched::without_diversion(|| unsafe { call(this.cookie, buf, size) })
