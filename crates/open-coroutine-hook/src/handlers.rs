@@ -39,7 +39,6 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicUsize};
 
 use libc::{SA_SIGINFO, SIG_DFL, SIG_ERR, SIG_IGN, sighandler_t, siginfo_t};
-use open_coroutine_core::util::handler;
 use open_coroutine_core::{sched, sys};
 
 use crate::masks;
@@ -78,7 +77,7 @@ unsafe extern "C" fn run_detailed(signal: c_int, info: *mut siginfo_t, context: 
 /// code, which finds `errno` as it was.
 fn enclosed(handler: impl FnOnce()) {
     let errno = sys::errno();
-    handler::inside(|| sched::without_diversion(handler));
+    sched::in_handler(handler);
     sys::set_errno(errno);
 }
 
@@ -192,16 +191,18 @@ pub unsafe extern "C" fn sigaction(
     let mut new = unsafe { new.as_ref() }.copied();
     // SAFETY: all-zero bytes are a valid `sigaction`.
     let mut before: libc::sigaction = unsafe { mem::zeroed() };
+    // Looked up without the lock, which others may want inside the loader's.
+    let real = real::sigaction.get();
     let Some(change) = Change::begin(signal) else {
         // SAFETY: libc refuses the signal.
-        return unsafe { real::sigaction.get()(signal, ptr::null(), old) };
+        return unsafe { real(signal, ptr::null(), old) };
     };
     if let Some(new) = &mut new {
         new.sa_sigaction = change.set(new.sa_sigaction, new.sa_flags);
     }
     let action = new.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: the trampoline calls the caller's handler as its flags say.
-    let result = unsafe { real::sigaction.get()(signal, action, &raw mut before) };
+    let result = unsafe { real(signal, action, &raw mut before) };
     if result != 0 {
         change.undo();
         return result;
@@ -237,12 +238,14 @@ pub unsafe extern "C" fn __sigaction(
 /// The contract of `signal(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    // As in `sigaction`.
+    let real = real::signal.get();
     let Some(change) = Change::begin(signal) else {
         // SAFETY: libc refuses the signal.
-        return unsafe { real::signal.get()(signal, handler) };
+        return unsafe { real(signal, handler) };
     };
     // SAFETY: the trampoline calls the caller's handler.
-    let before = unsafe { real::signal.get()(signal, change.set(handler, 0)) };
+    let before = unsafe { real(signal, change.set(handler, 0)) };
     if before == SIG_ERR {
         change.undo();
         return before;

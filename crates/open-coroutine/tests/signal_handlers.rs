@@ -98,6 +98,50 @@ extern "C" fn plain(signal: c_int) {
     COUNT.fetch_add(1, SeqCst);
 }
 
+unsafe extern "C" {
+    // What `sigsetjmp` of the headers is. It may return twice, so its caller here
+    // keeps nothing in registers that it needs afterwards.
+    fn __sigsetjmp(buffer: *mut c_void, saves_mask: c_int) -> c_int;
+    fn siglongjmp(buffer: *mut c_void, value: c_int) -> !;
+}
+
+/// Larger than any `sigjmp_buf`.
+static mut JUMP: [usize; 128] = [0; 128];
+
+extern "C" fn jumps_out(_: c_int) {
+    COUNT.fetch_add(1, SeqCst);
+    // SAFETY: the frame of `jump_out_of_a_handler` is there.
+    unsafe { siglongjmp((&raw mut JUMP).cast(), 1) }
+}
+
+#[inline(never)]
+fn jump_out_of_a_handler() {
+    // SAFETY: see above; the frames between the two have no destructors.
+    unsafe {
+        if __sigsetjmp((&raw mut JUMP).cast(), 1) == 0 {
+            raise(libc::SIGUSR2);
+        }
+    }
+}
+
+#[test]
+fn after_one_that_ends_by_a_jump_coroutines_suspend_again() {
+    for flags in [0, libc::SA_ONSTACK] {
+        handle(libc::SIGUSR2, jumps_out, flags);
+        on_every_driver(1, || {
+            let ticker = Ticker::start();
+            COUNT.store(0, SeqCst);
+            for round in 1..=10 {
+                jump_out_of_a_handler();
+                assert_eq!(round, COUNT.load(SeqCst));
+                assert!(!is_blocked(libc::SIGUSR2));
+                // Would wait for ever if it blocked the worker.
+                ticker.wait();
+            }
+        });
+    }
+}
+
 static SENDER: AtomicI32 = AtomicI32::new(0);
 static VALUE: AtomicUsize = AtomicUsize::new(0);
 
@@ -163,6 +207,23 @@ fn actions_are_returned_as_they_were_set() {
                 );
                 assert_eq!(libc::SIG_ERR, libc::signal(refused, handler));
             }
+        }
+        // SAFETY: takes integers.
+        unsafe {
+            unsafe extern "C" {
+                fn siginterrupt(signal: c_int, interrupts: c_int) -> c_int;
+            }
+            assert_eq!(0, siginterrupt(signal, 1));
+            let set = get_action(signal);
+            let expected = (plain as *const () as usize, 0);
+            assert_eq!(
+                expected,
+                (set.sa_sigaction, set.sa_flags & libc::SA_RESTART)
+            );
+            assert_eq!(expected.0, libc::signal(signal, expected.0));
+            assert_eq!(0, get_action(signal).sa_flags & libc::SA_RESTART);
+            assert_eq!(0, siginterrupt(signal, 0));
+            assert_ne!(0, get_action(signal).sa_flags & libc::SA_RESTART);
         }
         set_action(signal, &original);
     };

@@ -75,6 +75,8 @@ pub(crate) struct Scheduled {
     hooks: Hooks,
     /// Sections in which all of them pass through, nested.
     pass_through: Cell<u32>,
+    /// What that was before the outermost signal handler that runs.
+    before_handler: Cell<Option<u32>>,
     signals: Signals,
     /// Operations that it may still do at once before others have a turn.
     budget: Cell<u32>,
@@ -125,6 +127,7 @@ impl Scheduled {
             priority: Cell::new(0),
             hooks: shared.settings().hooks,
             pass_through: Cell::new(0),
+            before_handler: Cell::new(None),
             signals: Signals::new(),
             budget: Cell::new(BUDGET),
             task: Lock::new(None),
@@ -150,6 +153,7 @@ impl Scheduled {
     pub(super) fn assign(&self, task: Arc<dyn Run>) {
         self.priority.set(task.meta().priority);
         self.pass_through.set(0);
+        self.before_handler.set(None);
         self.signals.begin(task.meta().signal_mask);
         self.current.set(Some(NonNull::from(&*task)));
         *self.task.lock() = Some(task);
@@ -238,6 +242,10 @@ impl Scheduled {
 
     pub(super) fn signals(&self) -> &Signals {
         &self.signals
+    }
+
+    pub(super) fn before_handler(&self) -> &Cell<Option<u32>> {
+        &self.before_handler
     }
 
     /// Whether hooked functions of `family` suspend it now.

@@ -4,6 +4,8 @@ mod signals;
 
 use std::ffi::c_int;
 use std::io;
+use std::mem;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
@@ -163,6 +165,20 @@ pub fn to_timespec(duration: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// The calling thread's alternate stack for signal handlers; empty if it has none.
+pub fn alternate_stack() -> Range<usize> {
+    // SAFETY: all-zero bytes are a valid `stack_t`.
+    let mut stack: libc::stack_t = unsafe { mem::zeroed() };
+    let args = [0, &raw mut stack as usize, 0, 0, 0, 0];
+    // SAFETY: without a new stack the call only writes to `stack`.
+    unsafe { syscall(libc::SYS_sigaltstack, args) };
+    let start = stack.ss_sp as usize;
+    match stack.ss_flags & libc::SS_DISABLE {
+        0 => start..start + stack.ss_size,
+        _ => 0..0,
     }
 }
 
