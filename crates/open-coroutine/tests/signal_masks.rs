@@ -275,6 +275,23 @@ fn what_is_never_blocked_is_shown_as_set() {
         assert_eq!(-1, result);
         unblock(&[libc::SIGURG]);
         assert!(!is_blocked(libc::SIGURG));
+        let before = blocked();
+        // SAFETY: changes a set on this frame.
+        unsafe {
+            let mut set = set_of(&[]);
+            libc::sigfillset(&raw mut set);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+        }
+        let on_coroutine = blocked();
+        assert_eq!(
+            on_coroutine,
+            thread::spawn(blocked).join().unwrap() | 1 << (libc::SIGURG - 1)
+        );
+        let all: Vec<c_int> = (1..=64)
+            .filter(|signal| before >> (signal - 1) & 1 == 0)
+            .collect();
+        unblock(&all);
+        assert_eq!(before, blocked());
     });
 }
 

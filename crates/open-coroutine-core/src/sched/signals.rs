@@ -40,6 +40,9 @@ use crate::util::handler;
 /// What a worker's thread blocks for nobody.
 const NEVER_BLOCKED: SignalSet = 1 << (libc::SIGURG - 1) | sys::LIBC_SIGNALS;
 
+/// What the kernel leaves out of every mask.
+const UNBLOCKABLE: SignalSet = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
+
 /// The part of a coroutine that this module is about.
 pub(super) struct Signals {
     /// Whether it has a mask of its own.
@@ -170,7 +173,7 @@ fn own_signals() -> Option<&'static Signals> {
 pub fn change_signal_mask(change: impl FnOnce(SignalSet) -> SignalSet) -> Option<SignalSet> {
     let signals = own_signals()?;
     let before = signals.mask();
-    let after = change(before);
+    let after = change(before) & !UNBLOCKABLE;
     if after != before {
         signals.own();
         signals.held.borrow_mut().mask = after;
@@ -232,5 +235,55 @@ impl Carried {
             let signals = coroutine.signals();
             signals.held.borrow_mut().kept.append(&mut self.0.kept);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::{mem, ptr, thread};
+
+    use super::*;
+
+    static HANDLED: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count(_: c_int) {
+        HANDLED.fetch_add(1, SeqCst);
+    }
+
+    #[test]
+    fn without_proc_only_what_was_sent_to_the_thread_is_kept() {
+        let signal = libc::SIGRTMIN() + 5;
+        let job = move || {
+            let set = sys::signal_set(signal);
+            sys::set_signal_mask(sys::signal_mask() | set);
+            // SAFETY: all-zero bytes are valid; the handler counts; both signals
+            // are sent to the calling thread.
+            unsafe {
+                let mut action: libc::sigaction = mem::zeroed();
+                action.sa_sigaction = count as *const () as usize;
+                libc::sigaction(signal, &raw const action, ptr::null_mut());
+                libc::raise(signal);
+                let value = libc::sigval {
+                    sival_ptr: ptr::null_mut(),
+                };
+                libc::pthread_sigqueue(libc::pthread_self(), signal, value);
+            }
+            let mut held = Held {
+                mask: set,
+                kept: Vec::new(),
+            };
+            held.sort_pending();
+            let [kept] = &*held.kept else {
+                panic!("{} signals are kept", held.kept.len())
+            };
+            assert_eq!((signal, libc::SI_TKILL), (kept.si_signo, kept.si_code));
+            // Another thread of the tests, which does not block it, has it.
+            while HANDLED.load(SeqCst) == 0 {
+                thread::yield_now();
+            }
+        };
+        thread::spawn(job).join().unwrap();
+        assert_eq!(1, HANDLED.load(SeqCst));
     }
 }

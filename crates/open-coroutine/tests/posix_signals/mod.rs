@@ -46,6 +46,13 @@ pub(crate) fn is_blocked(signal: c_int) -> bool {
     contains(&set, signal)
 }
 
+/// The mask, signal `n` as bit `n - 1`.
+pub(crate) fn blocked() -> u64 {
+    (1..=64).fold(0, |set, signal| {
+        set | u64::from(is_blocked(signal)) << (signal - 1)
+    })
+}
+
 pub(crate) fn is_pending(signal: c_int) -> bool {
     let mut set = set_of(&[]);
     // SAFETY: writes a set.
