@@ -379,12 +379,14 @@ fn an_abort_on_a_coroutine_ends_the_process_after_them() {
 /// Where the handler of the storm writes.
 static STORM: AtomicI32 = AtomicI32::new(-1);
 
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
+
 extern "C" fn write_one(_: c_int) {
+    BEGUN.fetch_add(1, SeqCst);
     // SAFETY: writes a byte.
     let result = unsafe { libc::write(STORM.load(SeqCst), c"x".as_ptr().cast(), 1) };
-    if result == 1 {
-        COUNT.fetch_add(1, SeqCst);
-    }
+    assert_eq!(1, result);
+    COUNT.fetch_add(1, SeqCst);
 }
 
 fn timer(microseconds: i64) {
@@ -404,6 +406,7 @@ fn a_storm_of_them_loses_no_bytes_of_coroutines() {
         let (mut reader, writer) = pipe().unwrap();
         STORM.store(writer.as_raw_fd(), SeqCst);
         COUNT.store(0, SeqCst);
+        BEGUN.store(0, SeqCst);
         handle(libc::SIGALRM, write_one, libc::SA_RESTART);
         let counted = spawn(move || {
             let mut bytes = Vec::new();
@@ -441,7 +444,11 @@ fn a_storm_of_them_loses_no_bytes_of_coroutines() {
             thread::sleep(Duration::from_millis(1));
         }
         timer(0);
+        // The last one may run on another thread.
         thread::sleep(Duration::from_millis(1));
+        while BEGUN.load(SeqCst) != COUNT.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
         drop(writer);
         assert_eq!(COUNT.load(SeqCst), counted.join().unwrap());
     });
