@@ -55,6 +55,9 @@ impl Builder {
     /// Runs `body` as a coroutine. Starts a runtime with the default
     /// configuration if none is running.
     ///
+    /// Spawned by a coroutine that has changed its signal mask, the task begins
+    /// with that mask; else with the one of the thread that started the runtime.
+    ///
     /// # Errors
     ///
     /// If the stack size is 0 or absurd, no runtime can be started, or the
