@@ -19,7 +19,8 @@
 //! pool: what it would have inherited if the program had started it there.
 //! Blocking more would also block it in threads and processes that a job
 //! starts; inheriting from the submitter would make the mask of one coroutine
-//! that of the thread for life.
+//! that of the thread for life. A job for a coroutine with a mask of its own
+//! sets it for its time, see `io::offload`.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -32,7 +33,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sys;
+use crate::sys::{self, SignalSet};
 use crate::util::lock::Lock;
 
 /// What a thread of the pool runs.
@@ -57,7 +58,7 @@ impl Pool {
                 state: Lock::new(State::default()),
                 max_threads: max_threads.max(1),
                 keep_alive,
-                signal_mask: signal_mask(),
+                signal_mask: sys::signal_mask(),
             }),
         }
     }
@@ -159,7 +160,7 @@ struct Shared {
     state: Lock<State>,
     max_threads: usize,
     keep_alive: Duration,
-    signal_mask: u64,
+    signal_mask: SignalSet,
 }
 
 #[derive(Default)]
@@ -177,7 +178,7 @@ struct State {
 impl Shared {
     /// The life of a thread.
     fn serve(&self, seat: &Arc<Seat>) {
-        set_signal_mask(self.signal_mask);
+        sys::set_signal_mask(self.signal_mask);
         let mut next = seat.take();
         while let Some(job) = next {
             run(job);
@@ -269,36 +270,6 @@ fn run(job: Job) {
     {
         mem::forget(second);
     }
-}
-
-/// The calling thread's signal mask, in the kernel's form.
-fn signal_mask() -> u64 {
-    let mut mask = 0u64;
-    let args = [
-        libc::SIG_BLOCK as usize,
-        0,
-        &raw mut mask as usize,
-        size_of_val(&mask),
-        0,
-        0,
-    ];
-    // SAFETY: without a new mask the call only writes the 8 bytes of `mask`.
-    unsafe { sys::syscall(libc::SYS_rt_sigprocmask, args) };
-    mask
-}
-
-/// Sets the calling thread's signal mask.
-fn set_signal_mask(mask: u64) {
-    let args = [
-        libc::SIG_SETMASK as usize,
-        &raw const mask as usize,
-        0,
-        size_of_val(&mask),
-        0,
-        0,
-    ];
-    // SAFETY: reads the 8 bytes of `mask`.
-    unsafe { sys::syscall(libc::SYS_rt_sigprocmask, args) };
 }
 
 #[cfg(test)]
@@ -441,13 +412,13 @@ mod tests {
 
     #[test]
     fn threads_have_the_signal_mask_of_the_creator_of_the_pool() {
-        let usual = signal_mask();
+        let usual = sys::signal_mask();
         let pool = Pool::default();
         let (sender, mask) = channel();
-        set_signal_mask(usual | 1 << (libc::SIGUSR2 - 1));
-        pool.submit(move || sender.send(signal_mask()).unwrap())
+        sys::set_signal_mask(usual | 1 << (libc::SIGUSR2 - 1));
+        pool.submit(move || sender.send(sys::signal_mask()).unwrap())
             .unwrap();
-        set_signal_mask(usual);
+        sys::set_signal_mask(usual);
         assert_eq!(usual, mask.recv().unwrap());
     }
 }

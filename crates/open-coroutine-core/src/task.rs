@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::task::Waker;
 
+use crate::sys::SignalSet;
 use crate::util::lock::Lock;
 use state::State;
 
@@ -33,6 +34,8 @@ pub struct Meta {
     pub priority: i64,
     /// Bytes of stack it asks for; `None` is the runtime's default.
     pub stack_size: Option<usize>,
+    /// The signal mask it begins with; `None` is its worker's.
+    pub signal_mask: Option<SignalSet>,
 }
 
 /// Why a task has no result.

@@ -232,7 +232,17 @@ pub unsafe extern "C" fn pthread_getcpuclockid(thread: pthread_t, clock: *mut cl
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pthread_kill(thread: pthread_t, signal: c_int) -> c_int {
     // SAFETY: the caller's contract, passed on.
-    unsafe { with_thread(thread, |thread| real::pthread_kill.get()(thread, signal)) }
+    let result = unsafe { with_thread(thread, |thread| real::pthread_kill.get()(thread, signal)) };
+    sent(thread, signal);
+    result
+}
+
+/// Has a coroutine take along what it sent to itself, if it is blocked.
+fn sent(thread: pthread_t, signal: c_int) {
+    // SAFETY: pthread_self has no requirements.
+    if thread == unsafe { libc::pthread_self() } {
+        sched::sent_signal_to_self(signal);
+    }
 }
 
 /// `pthread_sigqueue(3)`
@@ -247,11 +257,13 @@ pub unsafe extern "C" fn pthread_sigqueue(
     value: sigval,
 ) -> c_int {
     // SAFETY: the caller's contract, passed on.
-    unsafe {
+    let result = unsafe {
         with_thread(thread, |thread| {
             real::pthread_sigqueue.get()(thread, signal, value)
         })
-    }
+    };
+    sent(thread, signal);
+    result
 }
 
 /// `pthread_setname_np(3)`: the worker keeps its name.

@@ -29,9 +29,13 @@
 //! | `joins` | pthread_timedjoin_np |
 //! | `c11` | mtx_lock, cnd_wait, thrd_join, call_once, tss_create |
 //! | `identity` | pthread_getattr_np, pthread_kill, affinity, scheduling, names |
-//! | `processes` | fork, wait, posix_spawn, system, exit, set*id, dlopen |
+//! | `processes` | fork, wait, posix_spawn, system, exit, set*id, dlopen, dlclose |
 //! | `queues` | mq_receive, msgrcv, semop, tcdrain, aio_suspend |
 //! | `names` | getaddrinfo, gethostbyname, res_query, getpwnam |
+//! | `handlers` | sigaction, signal |
+//! | `masks` | pthread_sigmask, sigprocmask |
+//! | `signals` | sigwait, pause, sigsuspend, raise |
+//! | `callbacks` | fopencookie |
 //!
 //! # Invariants
 //!
@@ -50,14 +54,17 @@ cfg_select! {
         mod real;
         mod symbols;
 
+        pub mod callbacks;
         pub mod c11;
         pub mod conditions;
         pub mod descriptors;
         pub mod directories;
         pub mod files;
+        pub mod handlers;
         pub mod identity;
         pub mod listing;
         pub mod joins;
+        pub mod masks;
         pub mod mutexes;
         pub mod names;
         pub mod processes;
@@ -65,6 +72,7 @@ cfg_select! {
         pub mod raw;
         pub mod rwlocks;
         pub mod semaphores;
+        pub mod signals;
         pub mod sockets;
         pub mod streams;
         pub mod threads;

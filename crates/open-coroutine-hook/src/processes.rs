@@ -1,4 +1,5 @@
-//! `fork(2)`, `wait(2)`, `posix_spawn(3)`, `system(3)`, `exit(3)`, `setuid(2)` and its kin, `dlopen(3)`.
+//! `fork(2)`, `wait(2)`, `posix_spawn(3)`, `system(3)`, `exit(3)`, `setuid(2)`
+//! and its kin, `dlopen(3)`, `dlclose(3)`.
 //!
 //! Some of these depend on which thread calls them: they run on the OS thread's
 //! own thread-local storage.
@@ -6,8 +7,8 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use libc::{
-    FILE, gid_t, id_t, idtype_t, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, rusage,
-    siginfo_t, size_t, termios, uid_t, winsize,
+    FILE, Lmid_t, gid_t, id_t, idtype_t, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
+    rusage, siginfo_t, size_t, termios, uid_t, winsize,
 };
 use open_coroutine_core::io::Awaits;
 use open_coroutine_core::sched::{self, Hooks};
@@ -250,6 +251,18 @@ pub unsafe extern "C" fn exit(status: c_int) -> ! {
     unsafe { real::exit.get()(status) }
 }
 
+/// `quick_exit(3)`, as `exit`.
+///
+/// # Safety
+///
+/// The contract of `quick_exit(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn quick_exit(status: c_int) -> ! {
+    sched::stop_diverting();
+    // SAFETY: the caller's contract, passed on unchanged.
+    unsafe { real::quick_exit.get()(status) }
+}
+
 /// `dlopen(3)`: the library's thread-local variables get their initial values
 /// in every coroutine.
 ///
@@ -259,7 +272,25 @@ pub unsafe extern "C" fn exit(status: c_int) -> ! {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void {
     // SAFETY: the caller's contract.
-    let open = || unsafe { real::dlopen.get()(path, flags) };
+    open_library(|| unsafe { real::dlopen.get()(path, flags) })
+}
+
+/// `dlmopen(3)`, as `dlopen`.
+///
+/// # Safety
+///
+/// The contract of `dlmopen(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dlmopen(
+    namespace: Lmid_t,
+    path: *const c_char,
+    flags: c_int,
+) -> *mut c_void {
+    // SAFETY: the caller's contract.
+    open_library(|| unsafe { real::dlmopen.get()(namespace, path, flags) })
+}
+
+fn open_library(open: impl FnOnce() -> *mut c_void) -> *mut c_void {
     let Some(isolation) = sched::isolation() else {
         return open();
     };
@@ -267,6 +298,20 @@ pub unsafe extern "C" fn dlopen(path: *const c_char, flags: c_int) -> *mut c_voi
     // library must not suspend while libc's lock is held.
     sched::without_diversion(|| unsafe {
         sched::on_thread_storage(|| isolation.around_dlopen(open))
+    })
+}
+
+/// `dlclose(3)`: finalisers of the library must not suspend while libc's lock is
+/// held.
+///
+/// # Safety
+///
+/// The contract of `dlclose(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dlclose(library: *mut c_void) -> c_int {
+    // SAFETY: the caller's contract; as for `dlopen`.
+    sched::without_diversion(|| unsafe {
+        sched::on_thread_storage(|| real::dlclose.get()(library))
     })
 }
 

@@ -11,6 +11,7 @@ use libc::*;
 
 use open_coroutine_core::sys;
 
+use crate::callbacks::CookieFunctions;
 use crate::names::Resolver;
 
 /// One function of libc, looked up at its first use.
@@ -121,6 +122,7 @@ const fn c_name(name: &'static str) -> &'static CStr {
 
 type Callback = unsafe extern "C" fn(*mut dl_phdr_info, size_t, *mut c_void) -> c_int;
 pub(crate) type Destructor = unsafe extern "C" fn(*mut c_void);
+type Action = libc::sigaction;
 type Stat = libc::stat;
 type Stat64 = libc::stat64;
 type Statx = libc::statx;
@@ -415,4 +417,25 @@ real_unwinding! { LOCKS_UNWINDING:
     fn cnd_timedwait(*mut pthread_cond_t, *mut pthread_mutex_t, *const timespec) -> c_int;
     fn thrd_join(pthread_t, *mut c_int) -> c_int;
     fn thrd_sleep(*const timespec, *mut timespec) -> c_int;
+}
+
+real_checked! { SIGNALS:
+    fn sigaction(c_int, *const Action, *mut Action) -> c_int;
+    fn signal(c_int, sighandler_t) -> sighandler_t;
+    fn pthread_sigmask(c_int, *const sigset_t, *mut sigset_t) -> c_int;
+    fn sigprocmask(c_int, *const sigset_t, *mut sigset_t) -> c_int;
+    fn sigwait(*const sigset_t, *mut c_int) -> c_int;
+    fn sigwaitinfo(*const sigset_t, *mut siginfo_t) -> c_int;
+    fn sigtimedwait(*const sigset_t, *mut siginfo_t, *const timespec) -> c_int;
+    fn sigsuspend(*const sigset_t) -> c_int;
+    fn pause() -> c_int;
+    fn raise(c_int) -> c_int;
+    fn dlmopen(Lmid_t, *const c_char, c_int) -> *mut c_void;
+    fn dlclose(*mut c_void) -> c_int;
+}
+
+// Not in the libc crate.
+real! { SIGNALS_UNCHECKED:
+    fn quick_exit(c_int) -> !;
+    fn fopencookie(*mut c_void, *const c_char, CookieFunctions) -> *mut FILE;
 }

@@ -14,6 +14,8 @@ const LISTS: &[&[Replaced]] = &[
     real::LOCKS,
     real::LOCKS_UNCHECKED,
     real::LOCKS_UNWINDING,
+    real::SIGNALS,
+    real::SIGNALS_UNCHECKED,
 ];
 
 /// Every replaced function, and whether calls reach the replacement.

@@ -10,6 +10,7 @@
 //! * `socket`, `messages`, `stream`: what is done with sockets, and with any
 //!   descriptor; `vectors`: the rest of a transfer from several buffers.
 //! * `wait`: for several descriptors at once.
+//! * `signals`: for signals.
 //!
 //! # How an operation is performed
 //!
@@ -23,6 +24,7 @@ mod descriptor;
 mod messages;
 mod open;
 mod perform;
+mod signals;
 mod socket;
 mod stream;
 mod vectors;
@@ -34,6 +36,7 @@ pub use messages::{
 };
 pub use open::open;
 pub use perform::{Awaits, call, offload, perform};
+pub use signals::wait_for_signal;
 pub use socket::{accept, connect, lingers, note_linger, note_socket_timeout, receive, send};
 pub use stream::{read, read_vectored, write, write_vectored};
 pub use wait::{FdSets, epoll_wait, futex_wait, poll, select};

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::descriptor::is_nonblocking;
 use crate::driver::Op;
-use crate::sched::{self, Waiter};
+use crate::sched::{self, Carried, Waiter};
 
 pub(super) const EAGAIN: isize = -(libc::EAGAIN as isize);
 const EINTR: isize = -(libc::EINTR as isize);
@@ -129,8 +129,8 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
             0.. if attempt.is_none() => return unsafe { blocking(Awaits::Others, op) },
             0.. => {}
             // epoll refuses what has no readiness.
-            // SAFETY: the caller's promise.
             result if result == -(libc::EPERM as isize) => {
+                // SAFETY: the caller's promise.
                 return unsafe { blocking(Awaits::System, op) };
             }
             result => return result,
@@ -146,8 +146,10 @@ pub(super) fn wait_ready(fd: RawFd, events: u32, deadline: Option<Instant>) -> i
 }
 
 /// Runs `job` on a thread of a pool and waits for it; a panic goes on in the
-/// caller. For calls that no driver can do. On a plain thread, or if the pool
-/// has no thread and can start none, `job` runs right here.
+/// caller. For calls that no driver can do. If the caller has a signal mask of
+/// its own, the thread has it meanwhile, and what is pending under it. On a plain
+/// thread, or if the pool has no thread and can start none, `job` runs right
+/// here.
 ///
 /// # Panics
 ///
@@ -158,6 +160,7 @@ pub fn offload<R: Send>(awaits: Awaits, job: impl FnOnce() -> R + Send) -> R {
     };
     let mut state = Offloaded {
         job: Some(job),
+        signals: sched::carry_signals(),
         result: None,
     };
     let pointer = SendMut(&raw mut state);
@@ -171,20 +174,29 @@ pub fn offload<R: Send>(awaits: Awaits, job: impl FnOnce() -> R + Send) -> R {
         Awaits::Others => shared.waits(),
     };
     if pool.submit(run).is_err() {
+        give_back(state.signals);
         let job = state.job.take().expect("not run");
         return job();
     }
     sched::wait(None);
     // SAFETY: the pool is done with it; read through the pointer it wrote to.
-    let result = unsafe { (*pointer.0).result.take() };
+    let (result, signals) = unsafe { ((*pointer.0).result.take(), (*pointer.0).signals.take()) };
+    give_back(signals);
     match result.expect("stored before the wake") {
         Ok(result) => result,
         Err(panic) => resume_unwind(panic),
     }
 }
 
+fn give_back(signals: Option<Carried>) {
+    if let Some(signals) = signals {
+        signals.give_back();
+    }
+}
+
 struct Offloaded<J, R> {
     job: Option<J>,
+    signals: Option<Carried>,
     result: Option<thread::Result<R>>,
 }
 
@@ -205,7 +217,12 @@ fn run_offloaded<R, J: FnOnce() -> R>(state: SendMut<Offloaded<J, R>>, waiter: W
     // SAFETY: `offload` waits, and touches the state only after the wake.
     unsafe {
         let job = (*state.0).job.take().expect("run once");
-        (*state.0).result = Some(catch_unwind(AssertUnwindSafe(job)));
+        let run = || catch_unwind(AssertUnwindSafe(job));
+        let result = match &mut (*state.0).signals {
+            None => run(),
+            Some(signals) => signals.run(run),
+        };
+        (*state.0).result = Some(result);
         waiter.wake();
     }
 }

@@ -259,8 +259,9 @@ pub(super) fn send_signal_on_broken_pipe(result: isize) {
     }
     // SAFETY: sends a signal to the calling thread.
     unsafe {
-        let pid = sys::syscall(libc::SYS_getpid, [0; 6]) as usize;
+        let pid = sys::getpid() as usize;
         let args = [pid, sys::gettid() as usize, libc::SIGPIPE as usize, 0, 0, 0];
         sys::syscall(libc::SYS_tgkill, args);
     }
+    sched::sent_signal_to_self(libc::SIGPIPE);
 }

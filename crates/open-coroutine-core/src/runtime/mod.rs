@@ -34,6 +34,7 @@ use crate::driver::{self, Kind};
 use crate::sched::{self, Shared};
 use crate::sync::futex;
 use crate::task::Waiters;
+use crate::util::handler;
 use crate::util::lock::Lock;
 
 /// The runtime. Static because spawning and `shutdown` must find it from any
@@ -281,7 +282,9 @@ pub fn workers() -> usize {
 /// that coroutines that wait on it get `EBADF`.
 #[inline]
 pub fn notify_close(fd: RawFd) {
-    if driver::anyone_waits_on(fd) {
+    // In a signal handler the interrupted code may hold the locks below; then
+    // whoever waits goes on to wait, as threads do.
+    if driver::anyone_waits_on(fd) && !handler::is_inside() {
         with_scheduler(|shared| shared.notify_close(fd));
     }
 }

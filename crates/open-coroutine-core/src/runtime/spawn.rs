@@ -4,6 +4,7 @@ use std::io;
 
 use super::{InitError, shared};
 use crate::join::{JoinHandle, TaskHandle};
+use crate::sched;
 use crate::stack::MAX_STACK_SIZE;
 use crate::task::{self, Meta};
 
@@ -54,6 +55,9 @@ impl Builder {
     /// Runs `body` as a coroutine. Starts a runtime with the default
     /// configuration if none is running.
     ///
+    /// Spawned by a coroutine that has changed its signal mask, the task begins
+    /// with that mask; else with the one of the thread that started the runtime.
+    ///
     /// # Errors
     ///
     /// If the stack size is 0 or absurd, no runtime can be started, or the
@@ -71,6 +75,7 @@ impl Builder {
         }
         let shared = shared().map_err(|error: InitError| io::Error::other(error))?;
         self.meta.id = task::next_id();
+        self.meta.signal_mask = sched::inherited_signal_mask();
         let (run, join) = task::new(self.meta, body);
         let handle = JoinHandle::new(join);
         if shared.spawn(run) {

@@ -55,7 +55,7 @@ impl Hooks {
     pub const PROCESSES: Self = Self(1 << 6);
     /// `getaddrinfo`, `gethostbyname`, `res_query`, `getpwnam`.
     pub const NAMES: Self = Self(1 << 7);
-    /// `sigwait` and its kin, and a signal mask per coroutine.
+    /// `sigwait`, `pause` and their kin, and a signal mask per coroutine.
     pub const SIGNALS: Self = Self(1 << 8);
     /// Every family.
     pub const ALL: Self = Self((1 << FAMILIES.len()) - 1);

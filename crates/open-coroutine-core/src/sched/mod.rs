@@ -7,6 +7,7 @@
 //! * `limit`: how many coroutines may be alive.
 //! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
 //!   state of its wait.
+//! * `signals`: its signal mask, and the signals that wait for it.
 //! * `hooks`: the families of functions that suspend a coroutine.
 //! * `ordered`: the queue of what has a priority.
 //! * `sleep`: which worker sleeps and who wakes it; `watch`: who looks after
@@ -30,6 +31,7 @@ mod local;
 mod ordered;
 mod scheduled;
 mod shared;
+mod signals;
 mod sleep;
 mod suspend;
 mod wait;
@@ -39,5 +41,7 @@ mod worker;
 pub use hooks::Hooks;
 pub use scheduled::{Waiter, Woken};
 pub use shared::{Settings, Shared};
+pub(crate) use signals::{Carried, carry_signals, inherited_signal_mask};
+pub use signals::{change_signal_mask, sent_signal_to_self};
 pub use suspend::*;
 pub(crate) use worker::{Queue, start};

@@ -21,6 +21,7 @@ use corosensei::{CoroutineResult, Yielder};
 use super::hooks::Hooks;
 use super::local;
 use super::shared::Shared;
+use super::signals::Signals;
 use super::suspend::IoWait;
 use super::wait::WaitState;
 use super::worker::Worker;
@@ -77,6 +78,9 @@ pub(crate) struct Scheduled {
     hooks: Hooks,
     /// Sections in which all of them pass through, nested.
     pass_through: Cell<u32>,
+    /// What that was before the outermost signal handler that runs.
+    before_handler: Cell<Option<u32>>,
+    signals: Signals,
     /// Operations that it may still do at once before others have a turn.
     budget: Cell<u32>,
     /// The task it runs. Locked because shutdown names tasks from outside.
@@ -127,6 +131,8 @@ impl Scheduled {
             priority: Cell::new(0),
             hooks: shared.settings().hooks,
             pass_through: Cell::new(0),
+            before_handler: Cell::new(None),
+            signals: Signals::new(),
             budget: Cell::new(BUDGET),
             task: Lock::new(None),
             current: Cell::new(None),
@@ -151,6 +157,8 @@ impl Scheduled {
     pub(super) fn assign(&self, task: Arc<dyn Run>) {
         self.priority.set(task.meta().priority);
         self.pass_through.set(0);
+        self.before_handler.set(None);
+        self.signals.begin(task.meta().signal_mask);
         self.current.set(Some(NonNull::from(&*task)));
         *self.task.lock() = Some(task);
     }
@@ -235,6 +243,19 @@ impl Scheduled {
         &self.pass_through
     }
 
+    /// The hooked functions that suspend it, except in sections.
+    pub(super) fn hooks(&self) -> Hooks {
+        self.hooks
+    }
+
+    pub(super) fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    pub(super) fn before_handler(&self) -> &Cell<Option<u32>> {
+        &self.before_handler
+    }
+
     /// Whether hooked functions of `family` suspend it now.
     #[inline]
     pub(super) fn diverts(&self, family: Hooks) -> bool {
@@ -268,8 +289,15 @@ impl Scheduled {
     pub(super) unsafe fn resume(&self, worker: &Worker, thread: Option<&ThreadTls>) -> Suspend {
         self.worker.set(worker);
         self.home.set(worker.index());
+        if self.signals.is_own() {
+            self.signals.arrive();
+        }
         // SAFETY: the caller's promise.
-        match unsafe { self.switch(Command::Run, thread) } {
+        let result = unsafe { self.switch(Command::Run, thread) };
+        if self.signals.is_own() {
+            self.signals.depart(worker.signal_mask());
+        }
+        match result {
             CoroutineResult::Yield(suspend) => suspend,
             CoroutineResult::Return(()) => unreachable!("it returns only when told to exit"),
         }

@@ -17,6 +17,7 @@ use crate::driver::{Op, Request};
 use crate::task::Run;
 use crate::timer::TimerKey;
 use crate::tls;
+use crate::util::handler;
 
 /// A request and the coroutine whose frame holds it.
 pub(super) struct IoWait {
@@ -35,10 +36,13 @@ pub enum Wake {
     TimedOut,
 }
 
+/// More sections than can be nested: nothing diverts any more.
+const STOPPED: u32 = u32::MAX / 2;
+
 #[inline]
-fn current() -> Option<&'static Scheduled> {
+pub(super) fn current() -> Option<&'static Scheduled> {
     // SAFETY: code that runs on a coroutine keeps it alive, and the reference
-    // does not leave the functions of this module.
+    // does not leave the functions of this module and of `signals`.
     unsafe { local::coroutine().as_ref() }
 }
 
@@ -54,7 +58,48 @@ pub fn on_coroutine() -> bool {
 pub fn may_divert(family: Hooks) -> bool {
     let coroutine = local::coroutine();
     // SAFETY: code that runs on a coroutine keeps it alive.
-    !coroutine.is_null() && unsafe { (*coroutine).diverts(family) }
+    !coroutine.is_null()
+        && unsafe { (*coroutine).diverts(family) || diverts_again(&*coroutine, family) }
+}
+
+/// Whether `coroutine` passes through only because of a signal handler that it
+/// has left by a jump.
+#[cold]
+#[inline(never)]
+fn diverts_again(coroutine: &Scheduled, family: Hooks) -> bool {
+    coroutine.before_handler().get().is_some() && {
+        notice_left_handler(coroutine);
+        coroutine.diverts(family)
+    }
+}
+
+fn notice_left_handler(coroutine: &Scheduled) {
+    if let Some(depth) = coroutine.before_handler().get()
+        && coroutine.pass_through().get() < STOPPED
+        && !handler::is_inside()
+    {
+        coroutine.pass_through().set(depth);
+        coroutine.before_handler().set(None);
+    }
+}
+
+/// Runs a signal handler of the program: nothing in it suspends, and
+/// [`is_inside`](handler::is_inside) says so. Async-signal-safe if `body` is.
+pub fn in_handler(body: impl FnOnce()) {
+    let Some(coroutine) = current() else {
+        return handler::inside(body);
+    };
+    notice_left_handler(coroutine);
+    let outer = coroutine.before_handler().get();
+    let depth = coroutine.pass_through().get();
+    coroutine.before_handler().set(outer.or(Some(depth)));
+    coroutine.pass_through().set(depth + 1);
+    handler::inside(body);
+    // This may be the child of a fork by now.
+    if coroutine.pass_through().get() < STOPPED {
+        coroutine.pass_through().set(depth);
+    }
+    coroutine.before_handler().set(outer);
 }
 
 /// The task that the caller belongs to.
@@ -118,7 +163,7 @@ pub fn without_diversion<R>(body: impl FnOnce() -> R) -> R {
 /// whose only thread is the caller's.
 pub fn stop_diverting() {
     if let Some(coroutine) = current() {
-        coroutine.pass_through().set(u32::MAX / 2);
+        coroutine.pass_through().set(STOPPED);
     }
 }
 

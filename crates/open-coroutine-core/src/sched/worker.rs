@@ -20,6 +20,7 @@ use super::shared::{Message, Outside, Runnable, Seat, Shared, TimerEvent};
 use super::suspend::IoWait;
 use crate::driver::{Driver, Op, Request};
 use crate::stack::Stack;
+use crate::sys::{self, SignalSet};
 use crate::task::{Failure, Run};
 use crate::tls::ThreadTls;
 
@@ -40,6 +41,8 @@ pub(crate) struct Worker {
     pinned: RefCell<VecDeque<NonNull<Scheduled>>>,
     pub(super) driver: RefCell<Driver>,
     thread: Option<ThreadTls>,
+    /// The signal mask of the thread while it runs no coroutine with its own.
+    signal_mask: SignalSet,
     /// Coroutines without a task; it owns them.
     pub(super) cache: RefCell<Cache>,
     /// Whether a timer will look for what can be trimmed.
@@ -99,6 +102,7 @@ pub(crate) fn start(
         pinned: RefCell::new(VecDeque::new()),
         driver: RefCell::new(driver),
         thread,
+        signal_mask: sys::signal_mask(),
         cache: RefCell::default(),
         trim_armed: Cell::new(false),
         has_warm_stacks: Cell::new(false),
@@ -126,6 +130,10 @@ impl Worker {
     /// The storage of the worker's thread, in full mode.
     pub(super) fn thread(&self) -> Option<&ThreadTls> {
         self.thread.as_ref()
+    }
+
+    pub(super) fn signal_mask(&self) -> SignalSet {
+        self.signal_mask
     }
 
     /// `fd` is closed: what waits on it ends.

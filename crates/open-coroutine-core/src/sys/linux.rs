@@ -1,11 +1,17 @@
 //! Linux: the system call instruction and the few calls the runtime needs.
 
+mod signals;
+
 use std::ffi::c_int;
 use std::io;
+use std::mem;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
+
+pub use signals::*;
 
 /// Makes system call `number`. Returns its result, or minus the error number.
 ///
@@ -74,6 +80,12 @@ pub fn errno() -> c_int {
 pub fn set_errno(value: c_int) {
     // SAFETY: as in `errno`.
     unsafe { *libc::__errno_location() = value }
+}
+
+/// The kernel's id of the calling process.
+pub fn getpid() -> i32 {
+    // SAFETY: getpid has no arguments and cannot fail.
+    unsafe { syscall(libc::SYS_getpid, [0; 6]) as i32 }
 }
 
 /// The kernel's id of the calling thread.
@@ -161,6 +173,20 @@ pub fn to_duration(time: &libc::timespec) -> Option<Duration> {
     let seconds = u64::try_from(time.tv_sec).ok()?;
     let nanoseconds = u32::try_from(time.tv_nsec).ok()?;
     (nanoseconds < 1_000_000_000).then(|| Duration::new(seconds, nanoseconds))
+}
+
+/// The calling thread's alternate stack for signal handlers; empty if it has none.
+pub fn alternate_stack() -> Range<usize> {
+    // SAFETY: all-zero bytes are a valid `stack_t`.
+    let mut stack: libc::stack_t = unsafe { mem::zeroed() };
+    let args = [0, &raw mut stack as usize, 0, 0, 0, 0];
+    // SAFETY: without a new stack the call only writes to `stack`.
+    unsafe { syscall(libc::SYS_sigaltstack, args) };
+    let start = stack.ss_sp as usize;
+    match stack.ss_flags & libc::SS_DISABLE {
+        0 => start..start + stack.ss_size,
+        _ => 0..0,
+    }
 }
 
 /// Closes `fd` without any hook seeing it.

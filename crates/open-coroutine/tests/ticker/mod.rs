@@ -40,6 +40,7 @@ impl Ticker {
     }
 
     /// Waits for the next few ticks.
+    #[allow(dead_code, reason = "not every test file uses every function")]
     pub(crate) fn wait(&self) {
         let end = self.state.ticks.load(SeqCst) + 3;
         while self.state.ticks.load(SeqCst) < end {
