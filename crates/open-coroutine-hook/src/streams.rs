@@ -8,10 +8,14 @@ use open_coroutine_core::io;
 use crate::convert::{divert, to_c};
 use crate::real;
 
-/// A file position as the core takes it. A negative one is refused there, as by
-/// the kernel: it is beyond what any file can have.
-fn position(offset: off64_t) -> Option<u64> {
-    Some(offset as u64)
+/// Makes a call at a position. A negative one is refused here, before anything
+/// else is looked at, as libc's functions do: to what is below them, -1 is the
+/// current position.
+fn at(offset: off64_t, call: impl FnOnce(Option<u64>) -> isize) -> ssize_t {
+    to_c(match u64::try_from(offset) {
+        Ok(offset) => call(Some(offset)),
+        Err(_) => -(libc::EINVAL as isize),
+    })
 }
 
 /// `read(2)`
@@ -86,7 +90,7 @@ pub unsafe extern "C" fn pread(fd: c_int, buf: *mut c_void, len: size_t, offset:
         return unsafe { real::pread.get()(fd, buf, len, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::read(fd, buf.cast(), len, position(offset)) })
+    at(offset, |offset| unsafe { io::read(fd, buf.cast(), len, offset) })
 }
 
 /// `pwrite(2)`
@@ -101,7 +105,7 @@ pub unsafe extern "C" fn pwrite(fd: c_int, buf: *const c_void, len: size_t, offs
         return unsafe { real::pwrite.get()(fd, buf, len, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::write(fd, buf.cast(), len, position(offset)) })
+    at(offset, |offset| unsafe { io::write(fd, buf.cast(), len, offset) })
 }
 
 /// `preadv(2)`
@@ -116,7 +120,7 @@ pub unsafe extern "C" fn preadv(fd: c_int, iov: *const iovec, count: c_int, offs
         return unsafe { real::preadv.get()(fd, iov, count, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::read_vectored(fd, iov, count, position(offset), 0) })
+    at(offset, |offset| unsafe { io::read_vectored(fd, iov, count, offset, 0) })
 }
 
 /// `pwritev(2)`
@@ -131,7 +135,7 @@ pub unsafe extern "C" fn pwritev(fd: c_int, iov: *const iovec, count: c_int, off
         return unsafe { real::pwritev.get()(fd, iov, count, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::write_vectored(fd, iov, count, position(offset), 0) })
+    at(offset, |offset| unsafe { io::write_vectored(fd, iov, count, offset, 0) })
 }
 
 /// `pread(2)`
@@ -146,7 +150,7 @@ pub unsafe extern "C" fn pread64(fd: c_int, buf: *mut c_void, len: size_t, offse
         return unsafe { real::pread64.get()(fd, buf, len, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::read(fd, buf.cast(), len, position(offset)) })
+    at(offset, |offset| unsafe { io::read(fd, buf.cast(), len, offset) })
 }
 
 /// `pwrite(2)`
@@ -161,7 +165,7 @@ pub unsafe extern "C" fn pwrite64(fd: c_int, buf: *const c_void, len: size_t, of
         return unsafe { real::pwrite64.get()(fd, buf, len, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::write(fd, buf.cast(), len, position(offset)) })
+    at(offset, |offset| unsafe { io::write(fd, buf.cast(), len, offset) })
 }
 
 /// `preadv(2)`
@@ -176,7 +180,7 @@ pub unsafe extern "C" fn preadv64(fd: c_int, iov: *const iovec, count: c_int, of
         return unsafe { real::preadv64.get()(fd, iov, count, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::read_vectored(fd, iov, count, position(offset), 0) })
+    at(offset, |offset| unsafe { io::read_vectored(fd, iov, count, offset, 0) })
 }
 
 /// `pwritev(2)`
@@ -191,5 +195,5 @@ pub unsafe extern "C" fn pwritev64(fd: c_int, iov: *const iovec, count: c_int, o
         return unsafe { real::pwritev64.get()(fd, iov, count, offset) };
     }
     // SAFETY: the caller keeps the buffer valid until we return.
-    to_c(unsafe { io::write_vectored(fd, iov, count, position(offset), 0) })
+    at(offset, |offset| unsafe { io::write_vectored(fd, iov, count, offset, 0) })
 }
