@@ -3,13 +3,14 @@
 use std::ffi::c_int;
 use std::mem;
 use std::os::fd::RawFd;
+use std::slice;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::descriptor::is_nonblocking;
 use super::perform::{EAGAIN, EXPIRED, blocking, perform, wait_ready};
-use super::stream::send_signal_on_broken_pipe;
+use super::stream::for_rest;
 use crate::driver::Op;
 use crate::sched;
 use crate::sys;
@@ -85,14 +86,8 @@ pub unsafe fn receive(fd: RawFd, buf: *mut u8, len: usize, flags: c_int) -> isiz
             return op.run();
         }
         let mut total = timed(op, libc::SO_RCVTIMEO);
-        // Only a driver that tries returns early with this flag; at the end of
-        // a stream, or for a datagram, the next call ends the loop.
-        while flags & (libc::MSG_WAITALL | libc::MSG_PEEK) == libc::MSG_WAITALL
-            && total > 0
-            && (total as usize) < len
-            && !sched::driver_supports(&op)
-            && is_stream(fd)
-        {
+        // At the end of the stream the next call ends the loop.
+        while total > 0 && (total as usize) < len && waits_for_all(&op, flags) && is_stream(fd) {
             let buf = buf.byte_add(total as usize);
             let len = len - total as usize;
             match timed(
@@ -110,6 +105,12 @@ pub unsafe fn receive(fd: RawFd, buf: *mut u8, len: usize, flags: c_int) -> isiz
         }
         total
     }
+}
+
+/// Whether `op`, which has received something, was to wait for more. Only a
+/// driver that tries returns early with this flag.
+fn waits_for_all(op: &Op, flags: c_int) -> bool {
+    flags & (libc::MSG_WAITALL | libc::MSG_PEEK) == libc::MSG_WAITALL && !sched::driver_supports(op)
 }
 
 fn is_stream(fd: RawFd) -> bool {
@@ -134,7 +135,7 @@ fn is_stream(fd: RawFd) -> bool {
 ///
 /// The contract of `send(2)`. Called on a coroutine.
 pub unsafe fn send(fd: RawFd, buf: *const u8, len: usize, flags: c_int) -> isize {
-    let op = Op::Send {
+    let op = |flags| Op::Send {
         fd,
         buf,
         len,
@@ -143,31 +144,89 @@ pub unsafe fn send(fd: RawFd, buf: *const u8, len: usize, flags: c_int) -> isize
     // SAFETY: the caller's promise, in each call.
     unsafe {
         if flags & libc::MSG_DONTWAIT != 0 {
-            return op.run();
+            return op(flags).run();
         }
+        let op = op(flags | libc::MSG_NOSIGNAL);
         let mut total = timed(op, libc::SO_SNDTIMEO);
-        // A thread returns when all is in the socket's buffer.
-        while total > 0 && (total as usize) < len {
-            let buf = buf.byte_add(total as usize);
-            let len = len - total as usize;
-            match timed(
-                Op::Send {
-                    fd,
-                    buf,
-                    len,
-                    flags,
-                },
-                libc::SO_SNDTIMEO,
-            ) {
-                more @ 1.. => total += more,
-                _ => break,
-            }
+        if total > 0 && (total as usize) < len {
+            let done = total as usize;
+            total += send_more(fd, (buf.byte_add(done), len - done), flags);
         }
-        if flags & libc::MSG_NOSIGNAL == 0 {
-            send_signal_on_broken_pipe(total);
-        }
+        signal_broken_pipe(fd, total, flags);
         total
     }
+}
+
+/// The signal that a thread gets with `EPIPE` from a stream. io_uring never sends
+/// it for sockets, and the kernel would send it once more for each further part
+/// of what is to be one call; so no operation here asks for it.
+fn signal_broken_pipe(fd: RawFd, result: isize, flags: c_int) {
+    let is_wanted = result == -(libc::EPIPE as isize) && flags & libc::MSG_NOSIGNAL == 0;
+    if !is_wanted || !is_stream(fd) {
+        return;
+    }
+    // SAFETY: sends a signal to the calling thread.
+    unsafe {
+        let pid = sys::syscall(libc::SYS_getpid, [0; 6]) as usize;
+        let args = [pid, sys::gettid() as usize, libc::SIGPIPE as usize, 0, 0, 0];
+        sys::syscall(libc::SYS_tgkill, args);
+    }
+}
+
+/// `writev(2)` on a socket
+///
+/// # Safety
+///
+/// The contract of `writev(2)`. Called on a coroutine.
+pub(super) unsafe fn send_vectored(fd: RawFd, iov: *const libc::iovec, count: c_int) -> isize {
+    // SAFETY: all-zero bytes are a valid, empty message header.
+    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+    msg.msg_iov = iov.cast_mut();
+    match usize::try_from(count) {
+        Ok(count) if count <= libc::UIO_MAXIOV as usize => msg.msg_iovlen = count,
+        // Where sendmsg says EMSGSIZE.
+        _ => return -(libc::EINVAL as isize),
+    }
+    // SAFETY: the caller's promise; the kernel only reads what the message
+    // points to.
+    unsafe {
+        if pieces(&raw const msg)
+            .iter()
+            .all(|piece| piece.iov_len == 0)
+        {
+            // Not even an empty message.
+            return 0;
+        }
+        send_message(fd, &raw const msg, 0)
+    }
+}
+
+/// After a part of what is to be sent: sends the rest, or as much of it as can
+/// be. A thread returns when all is in the socket's buffer; if the peer goes
+/// away meanwhile, what was sent counts, and there is no signal.
+///
+/// # Safety
+///
+/// As [`send`].
+unsafe fn send_more(fd: RawFd, (buf, len): (*const u8, usize), flags: c_int) -> isize {
+    let mut total = 0;
+    while total < len {
+        // SAFETY: the caller's promise.
+        let more = unsafe {
+            let op = Op::Send {
+                fd,
+                buf: buf.byte_add(total),
+                len: len - total,
+                flags: flags | libc::MSG_NOSIGNAL,
+            };
+            timed(op, libc::SO_SNDTIMEO)
+        };
+        if more <= 0 {
+            break;
+        }
+        total += more as usize;
+    }
+    total as isize
 }
 
 /// `recvmsg(2)`
@@ -182,7 +241,29 @@ pub unsafe fn receive_message(fd: RawFd, msg: *mut libc::msghdr, flags: c_int) -
         if flags & libc::MSG_DONTWAIT != 0 {
             return op.run();
         }
-        timed(op, libc::SO_RCVTIMEO)
+        let mut total = timed(op, libc::SO_RCVTIMEO);
+        if total > 0 && waits_for_all(&op, flags) && is_stream(fd) {
+            total += for_rest(pieces(msg), total as usize, |(buf, len)| {
+                receive(fd, buf.cast_mut(), len, flags)
+            });
+        }
+        total
+    }
+}
+
+/// The buffers of a message.
+///
+/// # Safety
+///
+/// The message is valid, and not changed meanwhile.
+unsafe fn pieces<'a>(msg: *const libc::msghdr) -> &'a [libc::iovec] {
+    // SAFETY: the caller's promise: there are as many entries as the header
+    // says. Without any, the pointer need not be valid.
+    unsafe {
+        match (*msg).msg_iovlen {
+            0 => &[],
+            count => slice::from_raw_parts((*msg).msg_iov, count),
+        }
     }
 }
 
@@ -192,17 +273,21 @@ pub unsafe fn receive_message(fd: RawFd, msg: *mut libc::msghdr, flags: c_int) -
 ///
 /// The contract of `sendmsg(2)`. Called on a coroutine.
 pub unsafe fn send_message(fd: RawFd, msg: *const libc::msghdr, flags: c_int) -> isize {
-    let op = Op::SendMsg { fd, msg, flags };
+    let op = |flags| Op::SendMsg { fd, msg, flags };
     // SAFETY: the caller's promise.
     unsafe {
         if flags & libc::MSG_DONTWAIT != 0 {
-            return op.run();
+            return op(flags).run();
         }
-        let result = timed(op, libc::SO_SNDTIMEO);
-        if flags & libc::MSG_NOSIGNAL == 0 {
-            send_signal_on_broken_pipe(result);
+        let op = op(flags | libc::MSG_NOSIGNAL);
+        let mut total = timed(op, libc::SO_SNDTIMEO);
+        if total > 0 {
+            total += for_rest(pieces(msg), total as usize, |rest| {
+                send_more(fd, rest, flags)
+            });
         }
-        result
+        signal_broken_pipe(fd, total, flags);
+        total
     }
 }
 
@@ -350,9 +435,36 @@ pub unsafe fn connect(fd: RawFd, addr: *const libc::sockaddr, len: libc::socklen
         };
         match result {
             EXPIRED => -(libc::EINPROGRESS as isize),
-            result => result,
+            result => {
+                end_attempt(fd, result);
+                result
+            }
         }
     }
+}
+
+/// After an attempt to connect that the peer or the net has ended: makes the
+/// socket what a connect that waits leaves behind, one that is not connected and
+/// can be connected anew. The kernel does that only for who waits in the call.
+fn end_attempt(fd: RawFd, result: isize) {
+    const ENDS: [c_int; 5] = [
+        libc::ECONNREFUSED,
+        libc::ECONNRESET,
+        libc::ETIMEDOUT,
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+    ];
+    if !ENDS.contains(&(-result as c_int)) || !is_stream(fd) {
+        return;
+    }
+    // SAFETY: all-zero bytes are a valid address, of no family.
+    let nowhere: libc::sockaddr = unsafe { mem::zeroed() };
+    let len = mem::size_of_val(&nowhere);
+    let args = [fd as usize, &raw const nowhere as usize, len, 0, 0, 0];
+    // SAFETY: the address lives across the call, which does not wait: a stream
+    // that is not connected forgets the attempt, or refuses (UNIX sockets, which
+    // have nothing to forget).
+    unsafe { sys::syscall(libc::SYS_connect, args) };
 }
 
 /// Connects a blocking socket without blocking. The one case in which the

@@ -2,13 +2,13 @@
 
 use std::ffi::c_int;
 use std::os::fd::RawFd;
+use std::slice;
 
-use super::descriptor::{is_stream, kind};
+use super::descriptor::{is_file, is_socket, is_stream};
 use super::perform::{EAGAIN, blocking, perform};
-use super::socket::timed;
+use super::socket::{send, send_vectored, timed};
 use crate::driver::Op;
 use crate::sched;
-use crate::sys;
 
 /// `read(2)`, or `pread(2)` with an offset
 ///
@@ -24,6 +24,11 @@ pub unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: Option<u64>) -> 
     };
     // SAFETY: the caller's promise, in each call.
     unsafe {
+        if len == 0 {
+            // Nothing to wait for. A vectored call, with which the others are
+            // tried, does not ask the file; event counters and timers refuse.
+            return op.run();
+        }
         if is_submitted_at_once(&op) {
             return limited(op);
         }
@@ -78,33 +83,57 @@ pub unsafe fn read_vectored(
 ///
 /// The contract of `write(2)`. Called on a coroutine.
 pub unsafe fn write(fd: RawFd, buf: *const u8, len: usize, offset: Option<u64>) -> isize {
+    let op = Op::Write {
+        fd,
+        buf,
+        len,
+        offset,
+    };
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        let mut total = plain(Op::Write {
-            fd,
-            buf,
-            len,
-            offset,
-        });
-        // A thread returns when all is written, or nothing more can be: the
-        // next call then says why, and what was written counts.
-        while total > 0 && (total as usize) < len {
-            let done = total as usize;
-            let (buf, len) = (buf.byte_add(done), len - done);
-            let offset = offset.map(|at| at + done as u64);
-            match plain(Op::Write {
-                fd,
-                buf,
-                len,
-                offset,
-            }) {
-                more @ 1.. => total += more,
-                _ => break,
-            }
+        if offset.is_none() && is_socket(fd) {
+            return send(fd, buf, len, 0);
         }
-        send_signal_on_broken_pipe(total);
+        if len == 0 {
+            // As for a read of nothing.
+            return op.run();
+        }
+        let mut total = plain(op);
+        if total > 0 && (total as usize) < len {
+            let done = total as usize;
+            let rest = (buf.byte_add(done), len - done);
+            total += write_more(fd, rest, offset.map(|at| at + done as u64));
+        }
         total
     }
+}
+
+/// After a part of a write: writes the rest, or as much of it as can be. A
+/// thread returns when all is written, or nothing more can be: the next call
+/// then says why, and what was written counts.
+///
+/// # Safety
+///
+/// As [`write`].
+unsafe fn write_more(fd: RawFd, rest: (*const u8, usize), offset: Option<u64>) -> isize {
+    let (buf, len) = rest;
+    let mut total = 0;
+    while total < len {
+        // SAFETY: the caller's promise.
+        let more = unsafe {
+            plain(Op::Write {
+                fd,
+                buf: buf.byte_add(total),
+                len: len - total,
+                offset: offset.map(|at| at + total as u64),
+            })
+        };
+        if more <= 0 {
+            break;
+        }
+        total += more as usize;
+    }
+    total as isize
 }
 
 /// `writev(2)`, or `pwritev2(2)` with an offset
@@ -128,46 +157,42 @@ pub unsafe fn write_vectored(
     };
     // SAFETY: the caller's promise, in each call.
     unsafe {
+        if offset.is_none() && flags == 0 && is_socket(fd) {
+            return send_vectored(fd, iov, count);
+        }
         let mut total = plain(op);
         if total > 0 {
-            total += write_rest(fd, iov, count, offset, total as usize);
+            let pieces = slice::from_raw_parts(iov, count as usize);
+            let mut position = offset.map(|at| at + total as u64);
+            total += for_rest(pieces, total as usize, |rest| {
+                let written = write_more(fd, rest, position);
+                position = position.map(|at| at + written as u64);
+                written
+            });
         }
-        send_signal_on_broken_pipe(total);
         total
     }
 }
 
-/// After `done` bytes of a vectored write: writes what is left, piece by piece.
-///
-/// # Safety
-///
-/// As [`write_vectored`].
-unsafe fn write_rest(
-    fd: RawFd,
-    iov: *const libc::iovec,
-    count: c_int,
-    offset: Option<u64>,
+/// After `done` bytes of a vectored transfer: calls `transfer` with what is left
+/// of each piece, until it does not do all. Returns the sum.
+pub(super) fn for_rest(
+    pieces: &[libc::iovec],
     done: usize,
+    mut transfer: impl FnMut((*const u8, usize)) -> isize,
 ) -> isize {
     let mut skip = done;
-    let mut position = offset.map(|at| at + done as u64);
     let mut total = 0;
-    for index in 0..count as usize {
-        // SAFETY: the kernel has read the `count` entries already.
-        let piece = unsafe { *iov.add(index) };
-        if skip >= piece.iov_len {
-            skip -= piece.iov_len;
+    for piece in pieces {
+        let start = skip.min(piece.iov_len);
+        skip -= start;
+        let len = piece.iov_len - start;
+        if len == 0 {
             continue;
         }
-        let (start, len) = (skip, piece.iov_len - skip);
-        skip = 0;
-        // SAFETY: within the piece, which the caller vouches for.
-        let written = unsafe { write(fd, piece.iov_base.byte_add(start).cast(), len, position) };
-        if written > 0 {
-            total += written;
-            position = position.map(|at| at + written as u64);
-        }
-        if written < len as isize {
+        let transferred = transfer((piece.iov_base.wrapping_byte_add(start).cast(), len));
+        total += transferred.max(0);
+        if transferred < len as isize {
             break;
         }
     }
@@ -199,14 +224,16 @@ unsafe fn plain(op: Op) -> isize {
     }
 }
 
-/// Whether trying first is of no use: for writes at an offset, which few file
-/// systems can try, and under a driver that performs them for pipes and sockets,
-/// which have no position and mostly have to wait.
+/// Whether trying first is of no use: for writes to a file at an offset, which
+/// few file systems can try, and under a driver that performs them for pipes and
+/// sockets, which have no position and mostly have to wait. (An offset in
+/// anything but a file is an error, to which io_uring is blind.)
 fn is_submitted_at_once(op: &Op) -> bool {
+    let is = |what: fn(RawFd) -> bool| op.fd().is_some_and(what);
     if moves_position(op) {
-        sched::driver_supports(op) && op.fd().is_some_and(is_stream)
+        sched::driver_supports(op) && is(is_stream)
     } else {
-        matches!(op, Op::Write { .. } | Op::WriteV { .. })
+        matches!(op, Op::Write { .. } | Op::WriteV { .. }) && is(is_file)
     }
 }
 
@@ -232,7 +259,7 @@ fn moves_position(op: &Op) -> bool {
 unsafe fn wait_for(op: Op) -> isize {
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if moves_position(&op) && op.fd().is_some_and(is_regular) {
+        if moves_position(&op) && op.fd().is_some_and(is_file) {
             blocking(op)
         } else {
             limited(op)
@@ -252,28 +279,7 @@ unsafe fn limited(op: Op) -> isize {
             Op::Read { offset: None, .. } | Op::ReadV { offset: None, .. } => {
                 timed(op, libc::SO_RCVTIMEO)
             }
-            Op::Write { offset: None, .. } | Op::WriteV { offset: None, .. } => {
-                timed(op, libc::SO_SNDTIMEO)
-            }
             _ => perform(op, None),
         }
-    }
-}
-
-/// Whether `fd` is a file that has a position.
-fn is_regular(fd: RawFd) -> bool {
-    matches!(kind(fd), libc::S_IFREG | libc::S_IFBLK)
-}
-
-/// The signal that a thread gets with `EPIPE`. io_uring sends none for sockets.
-pub(super) fn send_signal_on_broken_pipe(result: isize) {
-    if result != -(libc::EPIPE as isize) {
-        return;
-    }
-    // SAFETY: sends a signal to the calling thread.
-    unsafe {
-        let pid = sys::syscall(libc::SYS_getpid, [0; 6]) as usize;
-        let args = [pid, sys::gettid() as usize, libc::SIGPIPE as usize, 0, 0, 0];
-        sys::syscall(libc::SYS_tgkill, args);
     }
 }
