@@ -20,13 +20,13 @@ use std::fmt;
 pub(crate) type Slot = u8;
 
 /// Slots of solo rounds: smaller ones than these.
-pub(crate) const SHARED_SLOTS: Slot = 10;
+pub(crate) const SHARED_SLOTS: Slot = 6;
 /// Slots of scenes start here.
 pub(crate) const SCENE_SLOTS: Slot = SHARED_SLOTS;
 /// The name of a FIFO, which only scenes use: opening it waits.
 pub(crate) const FIFO: u8 = u8::MAX;
 /// How many slots there are.
-pub(crate) const SLOTS: usize = 20;
+pub(crate) const SLOTS: usize = 16;
 
 /// Rounds for up to four actors.
 #[derive(Clone, Debug)]

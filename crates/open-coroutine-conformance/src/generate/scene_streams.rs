@@ -69,6 +69,11 @@ pub(super) fn pipes() -> BoxedStrategy<Vec<Round>> {
     ])
 }
 
+/// More bytes than the buffers between two ends take.
+fn more_than_fits(kind: Kind) -> usize {
+    if kind == Kind::Tcp { 8_000_000 } else { 1_000_000 }
+}
+
 /// One message, which somebody may wait for already.
 fn one_message(kind: Kind) -> BoxedStrategy<Parts> {
     (
@@ -282,7 +287,7 @@ fn send_timeout(kind: Kind) -> BoxedStrategy<Parts> {
             } else {
                 vec![Call::WriteInTime {
                     slot: B,
-                    len: 8_000_000,
+                    len: more_than_fits(kind),
                     timeout,
                 }]
             };
@@ -349,7 +354,7 @@ fn broken_midway(kind: Kind) -> BoxedStrategy<Parts> {
             reader.push(Call::Close { slot: A });
             let writer = vec![Call::WriteInTime {
                 slot: B,
-                len: 8_000_000,
+                len: more_than_fits(kind),
                 timeout: 0,
             }];
             (vec![pair(kind)], vec![reader, writer])

@@ -51,7 +51,7 @@ fn is_at_once(via: Via) -> bool {
 }
 
 fn says_at_once(flags: Flags) -> bool {
-    flags.0 & (libc::MSG_DONTWAIT | libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0
+    flags.0 & (libc::MSG_DONTWAIT | libc::MSG_OOB) != 0
 }
 
 fn reads_wait(fd: i32, at_least: usize) -> bool {
