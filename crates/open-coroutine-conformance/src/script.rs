@@ -109,6 +109,8 @@ pub(crate) enum Kind {
     Pipe,
     /// The master and the slave of a terminal without line editing.
     RawTerminal,
+    /// As `RawTerminal`, whose slave reads what there is, also nothing.
+    HastyTerminal,
     /// The master and the slave of a terminal that edits lines, without echo.
     Terminal,
 }
@@ -243,10 +245,6 @@ pub(crate) enum Moves {
 
 /// One step of an actor, mostly one call of libc.
 #[derive(Clone, Debug)]
-#[expect(
-    missing_docs,
-    reason = "fields are named as arguments in the man pages"
-)]
 pub(crate) enum Call {
     Pair {
         kind: Kind,
@@ -263,6 +261,12 @@ pub(crate) enum Call {
         slot: Slot,
         unix: bool,
         nonblock: bool,
+        backlog: i32,
+    },
+    /// A datagram socket, bound over loopback or on a path.
+    Receiver {
+        slot: Slot,
+        unix: bool,
     },
     /// A new socket, connected to where `to` listens or is bound.
     Connect {
@@ -287,6 +291,11 @@ pub(crate) enum Call {
         slot: Slot,
         value: u32,
         flags: i32,
+    },
+    /// Adds to an event counter.
+    AddEvents {
+        slot: Slot,
+        value: u64,
     },
     /// A timer that fires once, after milliseconds; 0: never.
     Timer {
@@ -377,6 +386,7 @@ pub(crate) enum Call {
         slot: Slot,
         to: Slot,
         len: usize,
+        waits: bool,
     },
     /// Sends a descriptor along with bytes.
     PassFd {
@@ -486,6 +496,21 @@ pub(crate) enum Call {
     /// the handler ran
     Raise {
         by: u8,
+    },
+    /// `pthread_sigmask(3)` of `SIGUSR1`
+    Mask {
+        blocks: bool,
+    },
+    /// `sigpending(2)`
+    PendingSignals,
+    /// `sigwait(3)`, or `sigtimedwait(2)` that does not wait
+    WaitSignal {
+        waits: bool,
+    },
+    /// `signalfd(2)` of `SIGUSR1`
+    SignalFd {
+        slot: Slot,
+        nonblock: bool,
     },
     /// Something invalid, of a list
     Invalid {

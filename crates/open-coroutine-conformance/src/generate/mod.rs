@@ -6,6 +6,8 @@
 //!   scene must guarantee.
 
 mod scene_files;
+mod scene_pipes;
+mod scene_sockets;
 mod scene_streams;
 mod scene_threads;
 mod scene_waits;
@@ -67,6 +69,11 @@ pub(crate) enum Feature {
     Tee,
     /// `F_OFD_SETLKW`
     FileLock,
+    /// `sendmmsg(2)`
+    SendMessages,
+    /// `pthread_sigmask(3)`, `sigpending(2)`, `sigwait(3)`, `signalfd(2)`: they are the
+    /// worker's, for all of its coroutines
+    SignalMask,
 }
 
 /// The functions that are not replaced yet, so they are only called where they
@@ -83,6 +90,8 @@ pub(crate) const NOT_YET_HOOKED: &[Feature] = &[
     Feature::ReadVectorFlags,
     Feature::Tee,
     Feature::FileLock,
+    Feature::SendMessages,
+    Feature::SignalMask,
 ];
 
 /// Whether a scene may wait in `feature`.
@@ -105,8 +114,8 @@ pub(crate) fn script(family: Family) -> BoxedStrategy<Script> {
 
 fn scene(family: Family) -> BoxedStrategy<Vec<Round>> {
     match family {
-        Family::Sockets => scene_streams::sockets(),
-        Family::Pipes => scene_streams::pipes(),
+        Family::Sockets => scene_sockets::sockets(),
+        Family::Pipes => scene_pipes::pipes(),
         Family::Files => scene_files::scene(),
         Family::Waiting => scene_waits::scene(),
         Family::Threads => scene_threads::scene(),

@@ -21,6 +21,7 @@ pub(super) fn scene() -> BoxedStrategy<Vec<Round>> {
         2 => in_a_set(),
         2 => event(),
         1 => timer(),
+        1 => full_event(),
         1 => sleepers(),
     ])
 }
@@ -182,6 +183,31 @@ fn event() -> BoxedStrategy<Parts> {
                 }],
                 vec![vec![read], waker],
             )
+        })
+        .boxed()
+}
+
+/// An event counter that has no room.
+fn full_event() -> BoxedStrategy<Parts> {
+    (pause(), 1..100_u64)
+        .prop_map(|(pause, value)| {
+            let add = |value| Call::AddEvents { slot: E, value };
+            let setup = vec![
+                Call::Event {
+                    slot: E,
+                    value: 0,
+                    flags: 0,
+                },
+                add(u64::MAX - 1),
+            ];
+            let read = Call::Read {
+                slot: E,
+                pieces: vec![8],
+                via: Via::Plain,
+            };
+            let mut reader = pause;
+            reader.extend([read.clone(), read]);
+            (setup, vec![vec![add(value)], reader])
         })
         .boxed()
 }

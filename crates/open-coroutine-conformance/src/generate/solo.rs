@@ -4,10 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::Family;
 use super::values::{
     accept_flags, any_read, any_waits, any_write, flags, offset, pieces, sleeps, slot, sockets,
 };
+use super::{Family, Feature, is_hooked};
 use crate::interpret::invalid;
 use crate::script::{Call, Kind, Moves, Named};
 
@@ -91,14 +91,15 @@ fn socket() -> BoxedStrategy<Call> {
         1 => (slot(), select(domains), select(kinds))
             .prop_map(|(slot, domain, kind)| Call::Socket { slot, domain, kind }),
         2 => (slot(), any(), any())
-            .prop_map(|(slot, unix, nonblock)| Call::Listen { slot, unix, nonblock }),
+            .prop_map(|(slot, unix, nonblock)| Call::Listen { slot, unix, nonblock, backlog: 64 }),
+        1 => (slot(), any()).prop_map(|(slot, unix)| Call::Receiver { slot, unix }),
         2 => (slot(), slot(), any())
             .prop_map(|(slot, to, nonblock)| Call::Connect { slot, to, nonblock }),
         2 => (slot(), slot(), accept_flags(), any()).prop_map(|(slot, into, flags, with_address)| {
             Call::Accept { slot, into, flags, with_address }
         }),
         8 => transfer(),
-        1 => (slot(), slot(), 0..300_usize).prop_map(|(slot, to, len)| Call::SendTo { slot, to, len }),
+        1 => (slot(), slot(), 0..300_usize).prop_map(|(slot, to, len)| Call::SendTo { slot, to, len, waits: false }),
         1 => (slot(), slot(), 0..100_usize)
             .prop_map(|(slot, passed, len)| Call::PassFd { slot, passed, len }),
         1 => (slot(), slot(), 0..100_usize, flags(&[libc::MSG_CMSG_CLOEXEC, libc::MSG_PEEK]))
@@ -301,6 +302,8 @@ fn waiting() -> BoxedStrategy<Call> {
         // One that may fire at any time is for scenes.
         1 => (slot(), select(&[0, libc::TFD_NONBLOCK, 3][..]))
             .prop_map(|(slot, flags)| Call::Timer { slot, after: 0, flags }),
+        1 => (slot(), prop_oneof![0..3_u64, Just(u64::MAX), Just(u64::MAX - 1)])
+            .prop_map(|(slot, value)| Call::AddEvents { slot, value }),
         2 => slot().prop_map(|slot| Call::Epoll { slot }),
         4 => (slot(), 1..5_i32, slot(), select(wanted)).prop_map(|(set, operation, slot, events)| {
             Call::EpollControl { set, operation, slot, events: events as u32 }
@@ -317,12 +320,27 @@ fn waiting() -> BoxedStrategy<Call> {
     .boxed()
 }
 
-fn other() -> BoxedStrategy<Call> {
+fn signals() -> BoxedStrategy<Call> {
     prop_oneof![
+        2 => any().prop_map(|blocks| Call::Mask { blocks }),
+        1 => Just(Call::PendingSignals),
+        1 => any().prop_map(|waits| Call::WaitSignal { waits }),
+        1 => (slot(), any()).prop_map(|(slot, nonblock)| Call::SignalFd { slot, nonblock }),
+    ]
+    .boxed()
+}
+
+fn other() -> BoxedStrategy<Call> {
+    let signals_or_yield = if is_hooked(Feature::SignalMask) {
+        signals()
+    } else {
+        Just(Call::Yield).boxed()
+    };
+    prop_oneof![
+        3 => signals_or_yield,
         4 => (0..invalid::COUNT).prop_map(|which| Call::Invalid { which }),
         2 => (0..3_u8).prop_map(|by| Call::Raise { by }),
         1 => (sleeps(), 0..3_u8).prop_map(|(by, milliseconds)| Call::Sleep { by, milliseconds }),
-        1 => Just(Call::Yield),
         1 => Just(Call::Counter),
         2 => pair(sockets()),
     ]

@@ -4,7 +4,7 @@ use std::mem;
 use std::os::fd::RawFd;
 use std::ptr;
 
-use super::outcome::{Outcome, observe};
+use super::outcome::{self, Outcome, observe};
 use super::transfer::{address_of, loopback};
 use super::world::World;
 use crate::script::{Kind, Slot};
@@ -39,8 +39,7 @@ pub(super) fn pair(world: &World, kind: Kind, slots: [Slot; 2], nonblock: bool) 
                 if nonblock { libc::O_NONBLOCK } else { 0 },
             )
         },
-        Kind::RawTerminal => terminal(true, &mut fds),
-        Kind::Terminal => terminal(false, &mut fds),
+        Kind::RawTerminal | Kind::HastyTerminal | Kind::Terminal => terminal(kind, &mut fds),
     });
     if outcome.is_ok() {
         world.put(slots[0], fds[0]);
@@ -104,7 +103,7 @@ fn udp_pair(flags: i32, fds: &mut [RawFd; 2]) -> i32 {
     connect_to(fds[0], fds[1]).min(connect_to(fds[1], fds[0]))
 }
 
-fn terminal(raw: bool, fds: &mut [RawFd; 2]) -> i32 {
+fn terminal(kind: Kind, fds: &mut [RawFd; 2]) -> i32 {
     let [master, slave] = fds;
     // SAFETY: all-zero bytes are settings to be filled in; all pointers live
     // across the calls, and null asks for defaults.
@@ -113,10 +112,13 @@ fn terminal(raw: bool, fds: &mut [RawFd; 2]) -> i32 {
         let none = ptr::null_mut();
         let result = libc::openpty(master, slave, none, ptr::null(), ptr::null());
         libc::tcgetattr(*slave, &raw mut settings);
-        if raw {
-            libc::cfmakeraw(&raw mut settings);
-        } else {
+        if kind == Kind::Terminal {
             settings.c_lflag &= !(libc::ECHO | libc::ECHONL);
+        } else {
+            libc::cfmakeraw(&raw mut settings);
+        }
+        if kind == Kind::HastyTerminal {
+            settings.c_cc[libc::VMIN] = 0;
         }
         libc::tcsetattr(*slave, libc::TCSANOW, &raw const settings);
         result
@@ -144,29 +146,53 @@ fn unix_address(world: &World, slot: Slot) -> libc::sockaddr_un {
     address
 }
 
-pub(super) fn listen(world: &World, slot: Slot, unix: bool, nonblock: bool) -> Outcome {
-    let flags = if nonblock { libc::SOCK_NONBLOCK } else { 0 };
-    let outcome = observe(|| {
-        if !unix {
-            let fd = bound(libc::SOCK_STREAM | flags);
-            // SAFETY: a socket of our own.
-            unsafe { libc::listen(fd, 64) };
+/// Binds a new socket to a path; -1 if there is something.
+fn bound_to_path(world: &World, slot: Slot, kind: i32) -> RawFd {
+    let address = unix_address(world, slot);
+    let len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address lives across the calls, which take a socket of our own.
+    unsafe {
+        let fd = libc::socket(libc::AF_UNIX, kind, 0);
+        if libc::bind(fd, (&raw const address).cast(), len) == 0 {
             return fd;
         }
-        let address = unix_address(world, slot);
-        let len = size_of_val(&address) as libc::socklen_t;
-        // SAFETY: the address lives across the calls, which take a socket of our
-        // own.
-        unsafe {
-            let fd = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | flags, 0);
-            if libc::bind(fd, (&raw const address).cast(), len) < 0 {
-                let errno = super::outcome::errno();
-                libc::close(fd);
-                super::outcome::set_errno(errno);
-                return -1;
-            }
-            libc::listen(fd, 64);
-            fd
+        let errno = outcome::errno();
+        libc::close(fd);
+        outcome::set_errno(errno);
+        -1
+    }
+}
+
+pub(super) fn listen(
+    world: &World,
+    slot: Slot,
+    unix: bool,
+    (nonblock, backlog): (bool, i32),
+) -> Outcome {
+    let flags = if nonblock { libc::SOCK_NONBLOCK } else { 0 };
+    let kind = libc::SOCK_STREAM | flags;
+    let outcome = observe(|| {
+        let fd = if unix {
+            bound_to_path(world, slot, kind)
+        } else {
+            bound(kind)
+        };
+        if fd >= 0 {
+            // SAFETY: a socket of our own.
+            unsafe { libc::listen(fd, backlog) };
+        }
+        fd
+    });
+    keep(world, slot, outcome)
+}
+
+pub(super) fn receiver(world: &World, slot: Slot, unix: bool) -> Outcome {
+    let kind = libc::SOCK_DGRAM;
+    let outcome = observe(|| {
+        if unix {
+            bound_to_path(world, slot, kind)
+        } else {
+            bound(kind)
         }
     });
     keep(world, slot, outcome)

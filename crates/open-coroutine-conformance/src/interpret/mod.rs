@@ -26,6 +26,8 @@ pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
         Call::Pair { .. }
         | Call::Socket { .. }
         | Call::Listen { .. }
+        | Call::Receiver { .. }
+        | Call::SignalFd { .. }
         | Call::Connect { .. }
         | Call::Accept { .. }
         | Call::Open { .. }
@@ -52,6 +54,7 @@ pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
         | Call::Fill { .. }
         | Call::WriteInTime { .. }
         | Call::SendTo { .. }
+        | Call::AddEvents { .. }
         | Call::PassFd { .. }
         | Call::TakeFd { .. } => transfer(world, call),
         Call::Poll { .. }
@@ -93,7 +96,10 @@ fn make(world: &World, call: &Call) -> Outcome {
             slot,
             unix,
             nonblock,
-        } => descriptors::listen(world, slot, unix, nonblock),
+            backlog,
+        } => descriptors::listen(world, slot, unix, (nonblock, backlog)),
+        Call::Receiver { slot, unix } => descriptors::receiver(world, slot, unix),
+        Call::SignalFd { slot, nonblock } => threads::signal_fd(world, slot, nonblock),
         Call::Connect { slot, to, nonblock } => descriptors::connect(world, slot, to, nonblock),
         Call::Accept {
             slot,
@@ -174,7 +180,13 @@ fn transfer(world: &World, call: &Call) -> Outcome {
         Call::WriteInTime { slot, len, timeout } => {
             transfer::write_in_time(world, slot, len, Duration::from_millis(timeout.into()))
         }
-        Call::SendTo { slot, to, len } => transfer::send_to(world, slot, to, len),
+        Call::SendTo {
+            slot,
+            to,
+            len,
+            waits,
+        } => transfer::send_to(world, slot, to, len, waits),
+        Call::AddEvents { slot, value } => transfer::add_events(world, slot, value),
         Call::PassFd { slot, passed, len } => transfer::pass_fd(world, slot, passed, len),
         Call::TakeFd {
             slot,
@@ -243,6 +255,9 @@ fn thread(world: &World, call: &Call) -> Outcome {
             Outcome::default()
         }
         Call::Raise { by } => threads::raise(by),
+        Call::Mask { blocks } => threads::mask(blocks),
+        Call::PendingSignals => threads::pending(),
+        Call::WaitSignal { waits } => threads::wait_signal(waits),
         Call::Invalid { which } => invalid::invalid(world, which),
         Call::Add { guard, times } => threads::add(world, guard, times),
         Call::Counter => threads::counter(world),

@@ -29,15 +29,36 @@ pub(super) fn would_wait(world: &World, call: &Call) -> bool {
         Call::Write { slot, via, .. } => !is_at_once(via) && writes_wait(world.fd(slot)),
         Call::PassFd { slot, .. } => writes_wait(world.fd(slot)),
         Call::TakeFd { slot, flags, .. } => !says_at_once(flags) && reads_wait(world.fd(slot), 1),
-        Call::Accept { slot, .. } => reads_wait(world.fd(slot), 1),
+        Call::Accept { slot, .. } => is_listener(world.fd(slot)) && reads_wait(world.fd(slot), 1),
         Call::Move { from, to, by, .. } => match by {
             // Between files.
             Moves::CopyRange(..) => false,
             _ => !has(world, from, POLLIN) || !has(world, to, POLLOUT),
         },
+        Call::AddEvents { slot, .. } => writes_wait(world.fd(slot)),
+        Call::WaitSignal { waits } => waits && !is_signal_pending(),
+        Call::SendTo { slot, waits, .. } => waits && writes_wait(world.fd(slot)),
         Call::VmSplice { slot, .. } => !has(world, slot, POLLOUT),
         _ => false,
     }
+}
+
+fn is_listener(fd: i32) -> bool {
+    let mut value = 0_i32;
+    let mut len = size_of_val(&value) as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_ACCEPTCONN);
+    let (value_at, len_at) = (&raw mut value, &raw mut len);
+    // SAFETY: value and length live across the call.
+    unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, option, value_at, len_at) };
+    value == 1
+}
+
+/// Whether `SIGUSR1` is pending.
+fn is_signal_pending() -> bool {
+    let mut pending = 0_u64;
+    // SAFETY: the set, of the kernel's size, lives across the call.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut pending, 8) };
+    pending & 1 << (libc::SIGUSR1 - 1) != 0
 }
 
 fn is_at_once(via: Via) -> bool {

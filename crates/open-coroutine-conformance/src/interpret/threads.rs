@@ -1,6 +1,8 @@
 //! Locks, conditions, channels, signals to oneself.
 
 use std::ffi::c_int;
+use std::mem;
+use std::ptr;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -8,7 +10,7 @@ use std::thread;
 
 use super::outcome::{Outcome, observe, observe_error};
 use super::world::{Locks, World};
-use crate::script::Guard;
+use crate::script::{Guard, Slot};
 
 /// How many signals were handled, by kind. Static because handlers are the
 /// process's.
@@ -49,6 +51,79 @@ pub(super) fn raise(by: u8) -> Outcome {
         }
     };
     outcome.note(USER_SIGNALS.load(SeqCst) - before)
+}
+
+/// The set of `SIGUSR1`.
+fn user_signal() -> libc::sigset_t {
+    // SAFETY: all-zero bytes are a set to be initialised, which lives across
+    // the calls.
+    unsafe {
+        let mut set = mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGUSR1);
+        set
+    }
+}
+
+/// Blocks the signal, or lets it come, and tells how often it came and whether
+/// it was blocked.
+pub(super) fn mask(blocks: bool) -> Outcome {
+    let set = user_signal();
+    let mut old = set;
+    let before = USER_SIGNALS.load(SeqCst);
+    let how = if blocks {
+        libc::SIG_BLOCK
+    } else {
+        libc::SIG_UNBLOCK
+    };
+    // SAFETY: the sets live across the call.
+    let outcome =
+        observe_error(|| unsafe { libc::pthread_sigmask(how, &raw const set, &raw mut old) });
+    // SAFETY: the call has filled in the set.
+    let was_blocked = unsafe { libc::sigismember(&raw const old, libc::SIGUSR1) };
+    outcome
+        .note(USER_SIGNALS.load(SeqCst) - before)
+        .note(was_blocked)
+}
+
+/// Whether the signal is pending.
+pub(super) fn pending() -> Outcome {
+    let mut set = user_signal();
+    // SAFETY: the set lives across the calls.
+    unsafe {
+        let outcome = observe(|| libc::sigpending(&raw mut set));
+        outcome.note(libc::sigismember(&raw const set, libc::SIGUSR1))
+    }
+}
+
+/// Takes a pending signal.
+pub(super) fn wait_signal(waits: bool) -> Outcome {
+    let set = user_signal();
+    let now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut signal = 0;
+    // SAFETY: set, time and number live across the calls.
+    let outcome = unsafe {
+        if waits {
+            observe_error(|| libc::sigwait(&raw const set, &raw mut signal))
+        } else {
+            observe(|| libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const now))
+        }
+    };
+    outcome.note(signal)
+}
+
+pub(super) fn signal_fd(world: &World, slot: Slot, nonblock: bool) -> Outcome {
+    let set = user_signal();
+    let flags = if nonblock { libc::SFD_NONBLOCK } else { 0 };
+    // SAFETY: the set lives across the call.
+    let outcome = observe(|| unsafe { libc::signalfd(-1, &raw const set, flags) });
+    if outcome.is_ok() {
+        world.put(slot, outcome.result as i32);
+    }
+    outcome.without_result()
 }
 
 /// Adds to the counter in steps that another actor would spoil, if the lock let

@@ -69,9 +69,13 @@ impl Pieces {
 
 /// What is written: it tells which write and which position a byte is from.
 pub(super) fn pattern(seed: u8, len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|at| (at as u8).wrapping_mul(7).wrapping_add((at >> 8) as u8) ^ seed)
-        .collect()
+    /// A prime: blocks of the sizes that kernels like differ.
+    const PERIOD: usize = 4093;
+    let byte = |at: usize| (at as u8).wrapping_mul(7).wrapping_add((at >> 8) as u8) ^ seed;
+    let period: Vec<u8> = (0..len.min(PERIOD)).map(byte).collect();
+    let mut pattern = period.repeat(len.div_ceil(PERIOD));
+    pattern.truncate(len);
+    pattern
 }
 
 /// One call that reads.
@@ -230,22 +234,22 @@ pub(super) fn write_line(world: &World, slot: Slot, len: usize) -> Outcome {
     write_pieces(world.fd(slot), &mut Pieces::new(line, &[size]), Via::Plain)
 }
 
-/// Fills what `slot` writes to.
+/// Fills what `slot` writes to; a UDP socket takes everything.
 pub(super) fn fill(world: &World, slot: Slot) -> Outcome {
     let fd = world.fd(slot);
+    /// More than any buffer has room for.
+    const BLOCKS: usize = 4096;
     let block = [b'f'; 4096];
     // SAFETY: changes the flags of a descriptor of the script.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
     // SAFETY: as above.
     unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
-    let outcome = loop {
+    let write = |_| {
         // SAFETY: the block lives across the call.
-        let outcome =
-            observe_size(|| unsafe { libc::write(fd, block.as_ptr().cast(), block.len()) });
-        if outcome.result <= 0 {
-            break outcome;
-        }
+        observe_size(|| unsafe { libc::write(fd, block.as_ptr().cast(), block.len()) })
     };
+    let is_last = |outcome: &Outcome| outcome.result <= 0;
+    let outcome = (0..BLOCKS).map(write).find(is_last).unwrap_or_default();
     // SAFETY: as above.
     unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
     outcome
@@ -259,8 +263,14 @@ pub(super) fn write_in_time(world: &World, slot: Slot, len: usize, timeout: Dura
     outcome.note(begin.elapsed() >= timeout)
 }
 
+/// Adds to an event counter.
+pub(super) fn add_events(world: &World, slot: Slot, value: u64) -> Outcome {
+    let value = value.to_ne_bytes().to_vec();
+    write_pieces(world.fd(slot), &mut Pieces::new(value, &[8]), Via::Plain)
+}
+
 /// A datagram to the address of the socket `to`.
-pub(super) fn send_to(world: &World, slot: Slot, to: Slot, len: usize) -> Outcome {
+pub(super) fn send_to(world: &World, slot: Slot, to: Slot, len: usize, waits: bool) -> Outcome {
     let (address, address_len) = address_of(world.fd(to));
     let data = pattern(3, len);
     // SAFETY: data and address live across the call.
@@ -269,7 +279,7 @@ pub(super) fn send_to(world: &World, slot: Slot, to: Slot, len: usize) -> Outcom
             world.fd(slot),
             data.as_ptr().cast(),
             len,
-            libc::MSG_DONTWAIT,
+            if waits { 0 } else { libc::MSG_DONTWAIT },
             (&raw const address).cast(),
             address_len,
         )
