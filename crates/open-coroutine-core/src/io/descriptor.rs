@@ -32,12 +32,13 @@ const BYTES: usize = ENTRIES * size_of::<AtomicU32>();
 /// The descriptor was seen to block.
 const BLOCKS: u32 = 1;
 /// What the descriptor was seen to be; none of these if it was not looked at.
-const KINDS: u32 = 6;
+const KINDS: u32 = 14;
 const PIPE: u32 = 2;
-const SOCKET: u32 = 4;
-const FILE: u32 = 6;
+const STREAM: u32 = 4;
+const MESSAGES: u32 = 6;
+const FILE: u32 = 8;
 /// Generations are multiples of this, which leaves room for what was seen.
-const STEP: u32 = 8;
+const STEP: u32 = 16;
 
 /// Current generation; 0 is no generation. Static because descriptors are the
 /// process's.
@@ -56,13 +57,19 @@ pub(super) fn is_nonblocking(fd: RawFd) -> bool {
 /// Whether `fd` is a pipe or a socket, which have no position.
 #[inline]
 pub(super) fn is_stream(fd: RawFd) -> bool {
-    matches!(has(fd, KINDS, look), PIPE | SOCKET)
+    matches!(has(fd, KINDS, look), PIPE | STREAM | MESSAGES)
 }
 
 /// Whether `fd` is a socket.
 #[inline]
 pub(super) fn is_socket(fd: RawFd) -> bool {
-    has(fd, KINDS, look) == SOCKET
+    matches!(has(fd, KINDS, look), STREAM | MESSAGES)
+}
+
+/// Whether `fd` is a socket that keeps messages apart.
+#[inline]
+pub(super) fn is_message_socket(fd: RawFd) -> bool {
+    has(fd, KINDS, look) == MESSAGES
 }
 
 /// Whether `fd` is a file that has a position.
@@ -99,7 +106,10 @@ fn has(fd: RawFd, properties: u32, ask: impl FnOnce(RawFd) -> u32) -> u32 {
 fn look(fd: RawFd) -> u32 {
     match kind(fd) {
         libc::S_IFIFO => PIPE,
-        libc::S_IFSOCK => SOCKET,
+        libc::S_IFSOCK => match socket_option(fd, libc::SO_TYPE) {
+            Some(libc::SOCK_STREAM) => STREAM,
+            _ => MESSAGES,
+        },
         libc::S_IFREG | libc::S_IFBLK => FILE,
         // A terminal, an event counter and the like; or it is invalid, which
         // the call itself reports.
@@ -129,6 +139,23 @@ pub(super) fn kind(fd: RawFd) -> libc::mode_t {
         0 => stat.st_mode & libc::S_IFMT,
         _ => 0,
     }
+}
+
+/// A socket's option; `None` if `fd` is no socket.
+pub(super) fn socket_option(fd: RawFd, option: c_int) -> Option<c_int> {
+    let mut value: c_int = 0;
+    let mut len = mem::size_of::<c_int>() as libc::socklen_t;
+    let args = [
+        fd as usize,
+        libc::SOL_SOCKET as usize,
+        option as usize,
+        &raw mut value as usize,
+        &raw mut len as usize,
+        0,
+    ];
+    // SAFETY: `value` and `len` live across the call.
+    let result = unsafe { sys::syscall(libc::SYS_getsockopt, args) };
+    (result == 0).then_some(value)
 }
 
 /// To be called after a file may have become `O_NONBLOCK`.

@@ -7,6 +7,7 @@
 //! * `descriptor`: whether a thread would block on it.
 //! * `perform`: one operation, by the driver, by readiness, or by the pool.
 //! * `open`: making descriptors of paths.
+//! * `connect`: making connections.
 //! * `socket`, `stream`: what is done with sockets, and with any descriptor.
 //! * `wait`: for several descriptors at once.
 //!
@@ -18,6 +19,7 @@
 //! thread of the pool. Nothing ever changes the descriptor's `O_NONBLOCK`, which
 //! others share; who set it gets `EAGAIN` at once, as a thread would.
 
+mod connect;
 mod descriptor;
 mod open;
 mod perform;
@@ -25,12 +27,13 @@ mod socket;
 mod stream;
 mod wait;
 
+pub use connect::connect;
 pub use descriptor::{forget, modes_changed};
 pub use open::open;
 pub use perform::{call, offload, perform};
 pub use socket::{
-    accept, connect, note_socket_timeout, receive, receive_from, receive_message, send,
-    send_message, send_to,
+    accept, note_socket_timeout, receive, receive_from, receive_message, send, send_message,
+    send_to,
 };
 pub use stream::{read, read_vectored, write, write_vectored};
 pub use wait::{epoll_wait, poll};

@@ -1,4 +1,4 @@
-//! Sockets: `recv(2)`, `send(2)`, `accept(2)`, `connect(2)` and their kin.
+//! Sockets: `recv(2)`, `send(2)`, `accept(2)` and their kin.
 
 use std::ffi::c_int;
 use std::mem;
@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::descriptor::is_nonblocking;
+use super::descriptor::{is_message_socket, is_nonblocking, socket_option};
 use super::perform::{EAGAIN, EXPIRED, blocking, perform, wait_ready};
 use super::stream::for_rest;
 use crate::driver::Op;
@@ -28,7 +28,7 @@ pub fn note_socket_timeout() {
 }
 
 /// When a call on `fd` has to end, by its `SO_RCVTIMEO` or `SO_SNDTIMEO`.
-fn socket_deadline(fd: RawFd, option: c_int) -> Option<Instant> {
+pub(super) fn socket_deadline(fd: RawFd, option: c_int) -> Option<Instant> {
     if !TIMEOUTS_IN_USE.load(Relaxed) {
         return None;
     }
@@ -65,6 +65,40 @@ pub(super) unsafe fn timed(op: Op, option: c_int) -> isize {
     match unsafe { perform(op, deadline) } {
         EXPIRED => EAGAIN,
         result => result,
+    }
+}
+
+/// Performs `op`, which sends.
+///
+/// A message is tried first, because io_uring cannot send one that a UNIX socket
+/// has refused for lack of room: it has copied the bytes by then, and sends an
+/// empty message when there is. And whoever sends to an address is told by poll
+/// that there is room, whatever the receiver's queue; then a thread has to wait.
+///
+/// # Safety
+///
+/// As `perform`.
+unsafe fn transmit(op: Op, fd: RawFd) -> isize {
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if !is_message_socket(fd) {
+            return timed(op, libc::SO_SNDTIMEO);
+        }
+        let deadline = socket_deadline(fd, libc::SO_SNDTIMEO);
+        let attempt = || op.attempt().expect("a send can be tried");
+        let mut result = attempt();
+        if result == EAGAIN && !is_nonblocking(fd) {
+            match wait_ready(fd, libc::POLLOUT as u32, deadline) {
+                0.. => result = attempt(),
+                EXPIRED => return EAGAIN,
+                error => return error,
+            }
+            if result == EAGAIN {
+                return blocking(op);
+            }
+        }
+        sched::spend();
+        result
     }
 }
 
@@ -113,20 +147,13 @@ fn waits_for_all(op: &Op, flags: c_int) -> bool {
     flags & (libc::MSG_WAITALL | libc::MSG_PEEK) == libc::MSG_WAITALL && !sched::driver_supports(op)
 }
 
-fn is_stream(fd: RawFd) -> bool {
-    let mut kind: c_int = 0;
-    let mut len = mem::size_of::<c_int>() as libc::socklen_t;
-    let args = [
-        fd as usize,
-        libc::SOL_SOCKET as usize,
-        libc::SO_TYPE as usize,
-        &raw mut kind as usize,
-        &raw mut len as usize,
-        0,
-    ];
-    // SAFETY: `kind` and `len` live across the call.
-    let result = unsafe { sys::syscall(libc::SYS_getsockopt, args) };
-    result == 0 && kind == libc::SOCK_STREAM
+/// Whether `fd` is a socket without message boundaries.
+pub(super) fn is_stream(fd: RawFd) -> bool {
+    socket_option(fd, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
+}
+
+fn is_listener(fd: RawFd) -> bool {
+    socket_option(fd, libc::SO_ACCEPTCONN) == Some(1)
 }
 
 /// `send(2)`
@@ -147,7 +174,7 @@ pub unsafe fn send(fd: RawFd, buf: *const u8, len: usize, flags: c_int) -> isize
             return op(flags).run();
         }
         let op = op(flags | libc::MSG_NOSIGNAL);
-        let mut total = timed(op, libc::SO_SNDTIMEO);
+        let mut total = transmit(op, fd);
         if total > 0 && (total as usize) < len {
             let done = total as usize;
             total += send_more(fd, (buf.byte_add(done), len - done), flags);
@@ -280,7 +307,7 @@ pub unsafe fn send_message(fd: RawFd, msg: *const libc::msghdr, flags: c_int) ->
             return op(flags).run();
         }
         let op = op(flags | libc::MSG_NOSIGNAL);
-        let mut total = timed(op, libc::SO_SNDTIMEO);
+        let mut total = transmit(op, fd);
         if total > 0 {
             total += for_rest(pieces(msg), total as usize, |rest| {
                 send_more(fd, rest, flags)
@@ -377,21 +404,29 @@ pub unsafe fn accept(
     };
     // SAFETY: the caller's promise, in each call.
     unsafe {
+        if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
+            // Refused before anything is waited for.
+            return op.run();
+        }
         if sched::driver_supports(&op) {
             return timed(op, libc::SO_RCVTIMEO);
         }
         let deadline = socket_deadline(fd, libc::SO_RCVTIMEO);
         loop {
             let result = attempt_accept(op, fd);
-            if result != EAGAIN || is_nonblocking(fd) {
+            if result != EAGAIN {
                 sched::spend();
                 return result;
+            }
+            // What does not wait, or does not listen and so never has a
+            // connection: the call itself says why.
+            if is_nonblocking(fd) || !is_listener(fd) {
+                sched::spend();
+                return op.run();
             }
             match wait_ready(fd, libc::POLLIN as u32, deadline) {
                 EXPIRED => return EAGAIN,
                 0.. => {}
-                // Not a socket and the like: the call itself says it best.
-                result if result == -(libc::EPERM as isize) => return op.run(),
                 result => return result,
             }
         }
@@ -413,81 +448,4 @@ unsafe fn attempt_accept(op: Op, fd: RawFd) -> isize {
     let _turn = TURNS[fd as usize % LOCKS].lock();
     // SAFETY: the caller's promise.
     unsafe { op.attempt() }.expect("an accept can be tried")
-}
-
-/// `connect(2)`
-///
-/// # Safety
-///
-/// The contract of `connect(2)`. Called on a coroutine.
-pub unsafe fn connect(fd: RawFd, addr: *const libc::sockaddr, len: libc::socklen_t) -> isize {
-    let op = Op::Connect { fd, addr, len };
-    // SAFETY: the caller's promise, in each call.
-    unsafe {
-        if is_nonblocking(fd) {
-            return op.run();
-        }
-        let deadline = socket_deadline(fd, libc::SO_SNDTIMEO);
-        let result = if sched::driver_supports(&op) {
-            perform(op, deadline)
-        } else {
-            connect_by_readiness(op, fd, deadline)
-        };
-        match result {
-            EXPIRED => -(libc::EINPROGRESS as isize),
-            result => {
-                end_attempt(fd, result);
-                result
-            }
-        }
-    }
-}
-
-/// After an attempt to connect that the peer or the net has ended: makes the
-/// socket what a connect that waits leaves behind, one that is not connected and
-/// can be connected anew. The kernel does that only for who waits in the call.
-fn end_attempt(fd: RawFd, result: isize) {
-    const ENDS: [c_int; 5] = [
-        libc::ECONNREFUSED,
-        libc::ECONNRESET,
-        libc::ETIMEDOUT,
-        libc::EHOSTUNREACH,
-        libc::ENETUNREACH,
-    ];
-    if !ENDS.contains(&(-result as c_int)) || !is_stream(fd) {
-        return;
-    }
-    // SAFETY: all-zero bytes are a valid address, of no family.
-    let nowhere: libc::sockaddr = unsafe { mem::zeroed() };
-    let len = mem::size_of_val(&nowhere);
-    let args = [fd as usize, &raw const nowhere as usize, len, 0, 0, 0];
-    // SAFETY: the address lives across the call, which does not wait: a stream
-    // that is not connected forgets the attempt, or refuses (UNIX sockets, which
-    // have nothing to forget).
-    unsafe { sys::syscall(libc::SYS_connect, args) };
-}
-
-/// Connects a blocking socket without blocking. The one case in which the
-/// descriptor's `O_NONBLOCK` is changed: for one call, while the socket is not
-/// connected and so of no use to anybody else.
-///
-/// # Safety
-///
-/// The contract of `op`'s system call, a connect on `fd`.
-unsafe fn connect_by_readiness(op: Op, fd: RawFd, deadline: Option<Instant>) -> isize {
-    // SAFETY: the caller's promise.
-    let result = unsafe { op.attempt() }.expect("a connect can be tried");
-    if result == EAGAIN {
-        // A UNIX socket whose listener's queue is full: nothing tells when
-        // there is room, so a thread has to wait.
-        // SAFETY: the caller's promise.
-        return unsafe { blocking(op) };
-    }
-    if result != -(libc::EINPROGRESS as isize) {
-        return result;
-    }
-    match wait_ready(fd, libc::POLLOUT as u32, deadline) {
-        0.. => Op::connect_result(fd),
-        error => error,
-    }
 }

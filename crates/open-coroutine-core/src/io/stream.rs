@@ -1,6 +1,7 @@
 //! Reading and writing any descriptor.
 
 use std::ffi::c_int;
+use std::mem;
 use std::os::fd::RawFd;
 use std::slice;
 
@@ -9,6 +10,7 @@ use super::perform::{EAGAIN, blocking, perform};
 use super::socket::{send, send_vectored, timed};
 use crate::driver::Op;
 use crate::sched;
+use crate::sys;
 
 /// `read(2)`, or `pread(2)` with an offset
 ///
@@ -252,6 +254,7 @@ fn moves_position(op: &Op) -> bool {
 ///
 /// io_uring does not lock the current position of a file, so there a thread
 /// waits instead: coroutines that share a file neither lose nor repeat a byte.
+/// So it does for a read of a terminal that returns without any input.
 ///
 /// # Safety
 ///
@@ -259,7 +262,10 @@ fn moves_position(op: &Op) -> bool {
 unsafe fn wait_for(op: Op) -> isize {
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if moves_position(&op) && op.fd().is_some_and(is_file) {
+        let is = |what: fn(RawFd) -> bool| op.fd().is_some_and(what);
+        let is_read = matches!(op, Op::Read { .. } | Op::ReadV { .. });
+        if moves_position(&op) && is(is_file) || is_read && !is(is_stream) && is(is_hasty_terminal)
+        {
             blocking(op)
         } else {
             limited(op)
@@ -282,4 +288,23 @@ unsafe fn limited(op: Op) -> isize {
             _ => perform(op, None),
         }
     }
+}
+
+/// Whether `fd` is a terminal that is set up so that a read returns, at once or
+/// after a time, when nothing was typed (`VMIN` is 0). It is not ready then, but
+/// waiting for it to be would be wrong.
+fn is_hasty_terminal(fd: RawFd) -> bool {
+    // SAFETY: all-zero bytes are settings to be filled in.
+    let mut settings: libc::termios2 = unsafe { mem::zeroed() };
+    let args = [
+        fd as usize,
+        libc::TCGETS2 as usize,
+        &raw mut settings as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the settings live across the call.
+    let result = unsafe { sys::syscall(libc::SYS_ioctl, args) };
+    result == 0 && settings.c_lflag & libc::ICANON == 0 && settings.c_cc[libc::VMIN] == 0
 }
