@@ -6,7 +6,7 @@ use std::mem;
 use libc::{POLLHUP, POLLIN, POLLOUT, POLLRDHUP, pollfd, timespec};
 
 use super::world::World;
-use crate::script::{Call, Flags, Moves, Slot, Via};
+use crate::script::{Call, Flags, Moves, Via};
 
 /// Whether `call` would wait, if nobody else does anything.
 pub(super) fn would_wait(world: &World, call: &Call) -> bool {
@@ -33,12 +33,12 @@ pub(super) fn would_wait(world: &World, call: &Call) -> bool {
         Call::Move { from, to, by, .. } => match by {
             // Between files.
             Moves::CopyRange(..) => false,
-            _ => !has(world, from, POLLIN) || !has(world, to, POLLOUT),
+            _ => poll(world.fd(from), POLLIN) == 0 || !has_room(world.fd(to)),
         },
         Call::AddEvents { slot, .. } => writes_wait(world.fd(slot)),
         Call::WaitSignal { waits } => waits && !is_signal_pending(),
         Call::SendTo { slot, waits, .. } => waits && writes_wait(world.fd(slot)),
-        Call::VmSplice { slot, .. } => !has(world, slot, POLLOUT),
+        Call::VmSplice { slot, .. } => !has_room(world.fd(slot)),
         _ => false,
     }
 }
@@ -90,7 +90,17 @@ fn writes_wait(fd: i32) -> bool {
     }
     // An event counter that is not 0 may be too full for what is to be added.
     let may_overflow = is_anonymous(fd) && poll(fd, POLLIN) != 0;
-    poll(fd, POLLOUT) == 0 || may_overflow
+    !has_room(fd) || may_overflow
+}
+
+/// Whether something can be written. What TCP has on its way may still need the
+/// room that poll sees.
+fn has_room(fd: i32) -> bool {
+    const MOST: i32 = 1 << 16;
+    let mut queued = 0_i32;
+    // SAFETY: the number lives across the call, of sockets and terminals.
+    unsafe { libc::syscall(libc::SYS_ioctl, fd, libc::TIOCOUTQ, &raw mut queued) };
+    poll(fd, POLLOUT) != 0 && queued <= MOST
 }
 
 /// Whether `fd` is an event counter, a timer or the like, whose files have no
@@ -101,10 +111,6 @@ fn is_anonymous(fd: i32) -> bool {
     // SAFETY: the status lives across the call.
     let result = unsafe { libc::syscall(libc::SYS_fstat, fd, &raw mut stat) };
     result == 0 && stat.st_mode & libc::S_IFMT == 0
-}
-
-fn has(world: &World, slot: Slot, events: i16) -> bool {
-    poll(world.fd(slot), events) != 0
 }
 
 fn is_nonblocking(fd: i32) -> bool {
