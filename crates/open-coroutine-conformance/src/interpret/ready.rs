@@ -71,8 +71,9 @@ fn is_at_once(via: Via) -> bool {
     }
 }
 
+/// The other flags that mean so are ignored by some sockets.
 fn says_at_once(flags: Flags) -> bool {
-    flags.0 & (libc::MSG_DONTWAIT | libc::MSG_OOB) != 0
+    flags.0 & libc::MSG_DONTWAIT != 0
 }
 
 fn reads_wait(fd: i32, at_least: usize) -> bool {

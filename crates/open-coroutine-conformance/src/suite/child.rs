@@ -19,6 +19,8 @@ pub(super) const MARK: &str = "script";
 
 /// How long a script may take: some thousand times what it takes.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long while it is shrunk.
+const SHRINK_PATIENCE: Duration = Duration::from_secs(5);
 /// How often threads perform a script again on which coroutines differ.
 const THREAD_RUNS: usize = 30;
 /// How often a script is performed that is being shrunk, because a race does
@@ -42,21 +44,28 @@ pub fn run_child() -> ! {
     let scripts: Vec<(usize, Arc<Script>)> = (job.first..job.first + job.count)
         .map(|index| (index, Arc::new(job.tree(index).current())))
         .collect();
-    let watched = |index, script: &Arc<Script>, performer| watch(index, script, performer);
+    let watch = if job.is_shrinking() {
+        Watch {
+            patience: SHRINK_PATIENCE,
+            repeats: SHRINK_RUNS,
+        }
+    } else {
+        Watch {
+            patience: PATIENCE,
+            repeats: 1,
+        }
+    };
     let records: Vec<Record> = scripts
         .iter()
-        .map(|(index, script)| watched(*index, script, Performer::Threads))
+        .map(|(index, script)| watch.run(*index, script, Performer::Threads))
         .collect();
-    let repeats = if job.count == 1 { SHRINK_RUNS } else { 1 };
     for performer in COROUTINES {
         if !performer.start() {
             println!("{performer:?} is not available here");
             continue;
         }
         for ((index, script), right) in scripts.iter().zip(&records) {
-            for _ in 0..repeats {
-                check(*index, script, performer, right);
-            }
+            watch.check(*index, script, performer, right);
         }
         if let Err(error) = performer.stop() {
             println!("{performer:?}: {error}");
@@ -66,40 +75,48 @@ pub fn run_child() -> ! {
     process::exit(0)
 }
 
-/// Performs a script on coroutines; ends the process if it differs.
-fn check(index: usize, script: &Arc<Script>, performer: Performer, right: &Record) {
-    let seen = watch(index, script, performer);
-    let Some(text) = difference(script, right, &seen) else {
-        return;
-    };
-    for _ in 0..THREAD_RUNS {
-        if watch(index, script, Performer::Threads) == seen {
-            return;
-        }
-    }
-    println!("{MARK} {index} on {performer:?} differs\n{text}");
-    process::exit(1);
+/// How scripts are performed.
+struct Watch {
+    /// How long one may take.
+    patience: Duration,
+    /// How often coroutines perform each.
+    repeats: usize,
 }
 
-/// Performs a script, and ends the process if that takes too long.
-fn watch(index: usize, script: &Arc<Script>, performer: Performer) -> Record {
-    println!("{MARK} {index} on {performer:?}");
-    let progress = Arc::new(Progress::default());
-    let (ended, end) = mpsc::channel::<()>();
-    let watcher = {
-        let (script, progress) = (script.clone(), progress.clone());
-        thread::spawn(move || {
-            if end.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                println!(
-                    "{MARK} {index} on {performer:?} hangs\n{}",
-                    progress.describe(&script)
-                );
-                process::abort();
+impl Watch {
+    /// Performs a script on coroutines; ends the process if it differs.
+    fn check(&self, index: usize, script: &Arc<Script>, performer: Performer, right: &Record) {
+        for _ in 0..self.repeats {
+            let seen = self.run(index, script, performer);
+            let Some(text) = difference(script, right, &seen) else {
+                continue;
+            };
+            let is_seen = |_| self.run(index, script, Performer::Threads) == seen;
+            if !(0..THREAD_RUNS).any(is_seen) {
+                println!("{MARK} {index} on {performer:?} differs\n{text}");
+                process::exit(1);
             }
-        })
-    };
-    let record = run(script, performer, &progress);
-    drop(ended);
-    watcher.join().expect("it only waits");
-    record
+        }
+    }
+
+    /// Performs a script, and ends the process if that takes too long.
+    fn run(&self, index: usize, script: &Arc<Script>, performer: Performer) -> Record {
+        println!("{MARK} {index} on {performer:?}");
+        let progress = Arc::new(Progress::default());
+        let (ended, end) = mpsc::channel::<()>();
+        let watcher = {
+            let (script, progress, patience) = (script.clone(), progress.clone(), self.patience);
+            thread::spawn(move || {
+                if end.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    let places = progress.describe(&script);
+                    println!("{MARK} {index} on {performer:?} hangs\n{places}");
+                    process::abort();
+                }
+            })
+        };
+        let record = run(script, performer, &progress);
+        drop(ended);
+        watcher.join().expect("it only waits");
+        record
+    }
 }

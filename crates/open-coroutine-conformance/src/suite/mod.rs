@@ -196,6 +196,11 @@ impl Job {
         }
     }
 
+    /// Whether it is about one script that has failed.
+    fn is_shrinking(&self) -> bool {
+        self.count == 1
+    }
+
     fn to_text(&self) -> String {
         let Self {
             family,
