@@ -150,6 +150,17 @@ fn accept_on_what_does_not_listen_fails() {
 }
 
 #[test]
+fn error_queue_is_not_waited_for() {
+    on_every_runtime(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (fd, flags) = (socket.as_raw_fd(), libc::MSG_ERRQUEUE);
+        // SAFETY: a buffer of no bytes.
+        let result = unsafe { libc::recv(fd, ptr::null_mut(), 0, flags) };
+        assert_eq!((-1, Some(libc::EAGAIN)), (result as i32, errno()));
+    });
+}
+
+#[test]
 fn datagram_socket_that_is_shut_down_reads_nothing() {
     on_every_runtime(|| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

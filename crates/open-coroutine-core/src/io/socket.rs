@@ -102,13 +102,27 @@ unsafe fn transmit(op: Op, fd: RawFd) -> isize {
     }
 }
 
+/// The flags of a receiving call that may wait; `None` if it does not. The error
+/// queue is never waited for, except that UNIX sockets have none and ignore the
+/// flag, and io_uring would wait for an error there.
+fn waiting_flags(fd: RawFd, flags: c_int) -> Option<c_int> {
+    if flags & libc::MSG_DONTWAIT != 0 {
+        return None;
+    }
+    if flags & libc::MSG_ERRQUEUE == 0 {
+        return Some(flags);
+    }
+    let is_unix = socket_option(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX);
+    is_unix.then_some(flags & !libc::MSG_ERRQUEUE)
+}
+
 /// `recv(2)`
 ///
 /// # Safety
 ///
 /// The contract of `recv(2)`. Called on a coroutine.
 pub unsafe fn receive(fd: RawFd, buf: *mut u8, len: usize, flags: c_int) -> isize {
-    let op = Op::Recv {
+    let op = |flags| Op::Recv {
         fd,
         buf,
         len,
@@ -116,9 +130,10 @@ pub unsafe fn receive(fd: RawFd, buf: *mut u8, len: usize, flags: c_int) -> isiz
     };
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if flags & libc::MSG_DONTWAIT != 0 {
-            return op.run();
-        }
+        let Some(flags) = waiting_flags(fd, flags) else {
+            return op(flags).run();
+        };
+        let op = op(flags);
         let mut total = timed(op, libc::SO_RCVTIMEO);
         // At the end of the stream the next call ends the loop.
         while total > 0 && (total as usize) < len && waits_for_all(&op, flags) && is_stream(fd) {
@@ -262,12 +277,13 @@ unsafe fn send_more(fd: RawFd, (buf, len): (*const u8, usize), flags: c_int) -> 
 ///
 /// The contract of `recvmsg(2)`. Called on a coroutine.
 pub unsafe fn receive_message(fd: RawFd, msg: *mut libc::msghdr, flags: c_int) -> isize {
-    let op = Op::RecvMsg { fd, msg, flags };
+    let op = |flags| Op::RecvMsg { fd, msg, flags };
     // SAFETY: the caller's promise.
     unsafe {
-        if flags & libc::MSG_DONTWAIT != 0 {
-            return op.run();
-        }
+        let Some(flags) = waiting_flags(fd, flags) else {
+            return op(flags).run();
+        };
+        let op = op(flags);
         let mut total = timed(op, libc::SO_RCVTIMEO);
         if total > 0 && waits_for_all(&op, flags) && is_stream(fd) {
             total += for_rest(pieces(msg), total as usize, |(buf, len)| {
