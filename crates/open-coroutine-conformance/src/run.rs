@@ -3,6 +3,7 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
@@ -129,10 +130,18 @@ fn spawn(
 fn fresh_dir() -> PathBuf {
     /// Numbers directories; static because the process's directories are.
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("oc-{}-{}", process::id(), NEXT.fetch_add(1, Relaxed));
-    let dir = env::temp_dir().join(name);
-    fs::create_dir(&dir).expect("a directory for temporary files");
-    dir
+    loop {
+        let name = format!("oc-{}-{}", process::id(), NEXT.fetch_add(1, Relaxed));
+        let dir = env::temp_dir().join(name);
+        match fs::create_dir(&dir) {
+            // Left by a process of this number that was aborted.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => {
+                result.expect("a directory for temporary files");
+                return dir;
+            }
+        }
+    }
 }
 
 /// Plays the part of `actor`.

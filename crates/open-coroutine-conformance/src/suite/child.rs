@@ -40,6 +40,8 @@ pub fn is_child() -> bool {
 pub fn run_child() -> ! {
     let text = env::var(VARIABLE).expect("the parent sets it");
     let job = Job::from_text(&text).expect("a job as the parent writes it");
+    // Ends the line that the test harness has begun.
+    println!();
     install_handlers();
     let scripts: Vec<(usize, Arc<Script>)> = (job.first..job.first + job.count)
         .map(|index| (index, Arc::new(job.tree(index).current())))
