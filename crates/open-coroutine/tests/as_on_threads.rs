@@ -6,12 +6,14 @@ mod runtimes;
 use std::ffi::c_int;
 use std::io;
 use std::mem;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::ptr;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::time::Duration;
 
 use runtimes::on_every_runtime;
 
@@ -146,6 +148,35 @@ fn accept_on_what_does_not_listen_fails() {
         assert_eq!(Some(libc::EBADF), accept(-1, 0));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(Some(libc::EINVAL), accept(listener.as_raw_fd(), 0x40));
+    });
+}
+
+#[test]
+fn urgent_data_ends_a_poll() {
+    on_every_runtime(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let receiver = listener.accept().unwrap().0;
+        let fd = receiver.as_raw_fd();
+        let poller = open_coroutine::spawn(move || {
+            let events = libc::POLLPRI;
+            let mut entry = libc::pollfd {
+                fd,
+                events,
+                revents: 0,
+            };
+            // SAFETY: the entry lives across the call.
+            let result = unsafe { libc::poll(&raw mut entry, 1, -1) };
+            (result, entry.revents)
+        });
+        thread::sleep(Duration::from_millis(5));
+        // SAFETY: the bytes live across the call.
+        let sent = unsafe {
+            let flags = libc::MSG_OOB;
+            libc::send(sender.as_raw_fd(), b"abc".as_ptr().cast(), 3, flags)
+        };
+        assert_eq!(3, sent);
+        assert_eq!((1, libc::POLLPRI), poller.join().unwrap());
     });
 }
 

@@ -179,7 +179,7 @@ fn urgent_byte() -> BoxedStrategy<Parts> {
             let reader = vec![
                 Call::Poll {
                     slots: vec![(A, libc::POLLPRI)],
-                    timeout: 900,
+                    timeout: -1,
                     waits,
                 },
                 Call::Read {
