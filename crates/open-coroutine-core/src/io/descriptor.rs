@@ -1,9 +1,9 @@
 //! What is known of a descriptor: whether a thread would block on it, and
-//! whether it is a stream.
+//! whether it is a pipe or a socket.
 //!
 //! io_uring waits also on a file that is `O_NONBLOCK`, and does not lock the
 //! position of a file that has one, so somebody has to look before it is asked.
-//! Looking costs a system call, so "it blocks" and "it is a stream" are kept per
+//! Looking costs a system call, so "it blocks" and what it is are kept per
 //! descriptor. What is kept is only a hint that must never outlive the fact:
 //!
 //! 1. An entry counts only if it carries the current generation. Whatever may
@@ -31,10 +31,14 @@ const BYTES: usize = ENTRIES * size_of::<AtomicU32>();
 
 /// The descriptor was seen to block.
 const BLOCKS: u32 = 1;
-/// The descriptor was seen to be a pipe or a socket.
-const STREAM: u32 = 2;
+/// What the descriptor was seen to be; none of these if it was not looked at.
+const KINDS: u32 = 14;
+const PIPE: u32 = 2;
+const STREAM: u32 = 4;
+const MESSAGES: u32 = 6;
+const FILE: u32 = 8;
 /// Generations are multiples of this, which leaves room for what was seen.
-const STEP: u32 = 4;
+const STEP: u32 = 16;
 
 /// Current generation; 0 is no generation. Static because descriptors are the
 /// process's.
@@ -47,20 +51,36 @@ static TABLE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 /// Whether `fd` is one that a thread would not block on.
 #[inline]
 pub(super) fn is_nonblocking(fd: RawFd) -> bool {
-    !has(fd, BLOCKS, blocks)
+    has(fd, BLOCKS, blocks) == 0
 }
 
 /// Whether `fd` is a pipe or a socket, which have no position.
 #[inline]
 pub(super) fn is_stream(fd: RawFd) -> bool {
-    has(fd, STREAM, |fd| {
-        matches!(kind(fd), libc::S_IFIFO | libc::S_IFSOCK)
-    })
+    matches!(has(fd, KINDS, look), PIPE | STREAM | MESSAGES)
 }
 
-/// Whether `fd` has `property`: by the table, or else by asking.
+/// Whether `fd` is a socket.
 #[inline]
-fn has(fd: RawFd, property: u32, ask: impl FnOnce(RawFd) -> bool) -> bool {
+pub(super) fn is_socket(fd: RawFd) -> bool {
+    matches!(has(fd, KINDS, look), STREAM | MESSAGES)
+}
+
+/// Whether `fd` is a socket that keeps messages apart.
+#[inline]
+pub(super) fn is_message_socket(fd: RawFd) -> bool {
+    has(fd, KINDS, look) == MESSAGES
+}
+
+/// Whether `fd` is a file that has a position.
+#[inline]
+pub(super) fn is_file(fd: RawFd) -> bool {
+    has(fd, KINDS, look) == FILE
+}
+
+/// What `fd` has of `properties`: by the table, or else by asking.
+#[inline]
+fn has(fd: RawFd, properties: u32, ask: impl FnOnce(RawFd) -> u32) -> u32 {
     // Acquire: pairs with `modes_changed`.
     let generation = GENERATION.load(Acquire);
     let entry = table().and_then(|table| table.get(fd as usize));
@@ -70,23 +90,43 @@ fn has(fd: RawFd, property: u32, ask: impl FnOnce(RawFd) -> bool) -> bool {
     } else {
         generation
     };
-    if seen & property != 0 {
-        return true;
+    if seen & properties != 0 {
+        return seen & properties;
     }
     let found = ask(fd);
-    if found && let Some(entry) = entry {
+    if found != 0
+        && let Some(entry) = entry
+    {
         // What another thread stores meanwhile is asked for again.
-        entry.store(seen | property, Relaxed);
+        entry.store(seen | found, Relaxed);
     }
     found
 }
 
-fn blocks(fd: RawFd) -> bool {
+fn look(fd: RawFd) -> u32 {
+    match kind(fd) {
+        libc::S_IFIFO => PIPE,
+        libc::S_IFSOCK => match socket_option(fd, libc::SO_TYPE, 0) {
+            Some(libc::SOCK_STREAM) => STREAM,
+            _ => MESSAGES,
+        },
+        libc::S_IFREG | libc::S_IFBLK => FILE,
+        // A terminal, an event counter and the like; or it is invalid, which
+        // the call itself reports.
+        _ => 0,
+    }
+}
+
+fn blocks(fd: RawFd) -> u32 {
     let args = [fd as usize, libc::F_GETFL as usize, 0, 0, 0, 0];
     // SAFETY: only asks.
     let flags = unsafe { sys::syscall(libc::SYS_fcntl, args) };
     // An invalid descriptor does not block either: the call itself reports it.
-    flags >= 0 && flags as c_int & libc::O_NONBLOCK == 0
+    if flags >= 0 && flags as c_int & libc::O_NONBLOCK == 0 {
+        BLOCKS
+    } else {
+        0
+    }
 }
 
 /// The kind of an open file, in the bits of `S_IFMT`; 0 if it is unknown.
@@ -99,6 +139,24 @@ pub(super) fn kind(fd: RawFd) -> libc::mode_t {
         0 => stat.st_mode & libc::S_IFMT,
         _ => 0,
     }
+}
+
+/// An option of a socket, whose value is read over `value`; `None` if `fd` is no
+/// socket.
+pub(super) fn socket_option<T: Copy>(fd: RawFd, option: c_int, mut value: T) -> Option<T> {
+    let mut len = size_of::<T>() as libc::socklen_t;
+    let args = [
+        fd as usize,
+        libc::SOL_SOCKET as usize,
+        option as usize,
+        &raw mut value as usize,
+        &raw mut len as usize,
+        0,
+    ];
+    // SAFETY: `value` and `len` live across the call; the options that are asked
+    // for are integers, or structures of them, of this size.
+    let result = unsafe { sys::syscall(libc::SYS_getsockopt, args) };
+    (result == 0).then_some(value)
 }
 
 /// To be called after a file may have become `O_NONBLOCK`.

@@ -7,8 +7,9 @@
 //! * `descriptor`: whether a thread would block on it.
 //! * `perform`: one operation, by the driver, by readiness, or by the pool.
 //! * `open`: making descriptors of paths.
+//! * `connect`: making connections.
 //! * `socket`, `messages`, `stream`: what is done with sockets, and with any
-//!   descriptor; `vectors`: the rest of a transfer from several buffers.
+//!   descriptor.
 //! * `wait`: for several descriptors at once.
 //! * `signals`: for signals.
 //!
@@ -20,6 +21,7 @@
 //! thread of the pool. Nothing ever changes the descriptor's `O_NONBLOCK`, which
 //! others share; who set it gets `EAGAIN` at once, as a thread would.
 
+mod connect;
 mod descriptor;
 mod messages;
 mod open;
@@ -27,9 +29,9 @@ mod perform;
 mod signals;
 mod socket;
 mod stream;
-mod vectors;
 mod wait;
 
+pub use connect::connect;
 pub use descriptor::{forget, modes_changed};
 pub use messages::{
     receive_from, receive_message, receive_messages, send_message, send_messages, send_to,
@@ -37,6 +39,6 @@ pub use messages::{
 pub use open::open;
 pub use perform::{Awaits, call, offload, perform};
 pub use signals::wait_for_signal;
-pub use socket::{accept, connect, lingers, note_linger, note_socket_timeout, receive, send};
+pub use socket::{accept, lingers, note_linger, note_socket_timeout, receive, send};
 pub use stream::{read, read_vectored, write, write_vectored};
 pub use wait::{FdSets, epoll_wait, futex_wait, poll, select};

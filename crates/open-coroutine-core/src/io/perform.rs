@@ -104,6 +104,8 @@ pub(super) unsafe fn blocking(awaits: Awaits, op: Op) -> isize {
 ///
 /// As [`perform`].
 unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
+    const SHUT_DOWN: u32 = libc::POLLRDHUP as u32;
+    let mut is_shut_down = false;
     loop {
         // SAFETY: the caller's promise.
         let attempt = unsafe { op.attempt() };
@@ -122,12 +124,20 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
             // SAFETY: the caller's promise; the kernel does not block.
             return attempt.unwrap_or_else(|| unsafe { op.run() });
         }
-        match wait_ready(fd, events, deadline) {
+        if is_shut_down {
+            // A datagram socket with nothing to read: who does not wait gets
+            // EAGAIN still, and who waits gets 0, at once.
+            // SAFETY: the caller's promise.
+            return unsafe { op.run() };
+        }
+        let reads = events & libc::POLLIN as u32 != 0;
+        let end = if reads { SHUT_DOWN } else { 0 };
+        match wait_ready(fd, events | end, deadline) {
             // Ready, or a file, which always is: but an operation that cannot
             // be tried may still block if another reader is faster.
             // SAFETY: the caller's promise.
             0.. if attempt.is_none() => return unsafe { blocking(Awaits::Others, op) },
-            0.. => {}
+            found @ 0.. => is_shut_down = found as u32 & end != 0,
             // epoll refuses what has no readiness.
             result if result == -(libc::EPERM as isize) => {
                 // SAFETY: the caller's promise.

@@ -1,12 +1,14 @@
 //! Reading and writing any descriptor.
 
 use std::ffi::c_int;
+use std::mem;
 use std::os::fd::RawFd;
+use std::slice;
 
-use super::descriptor::{is_stream, kind};
+use super::descriptor::{is_file, is_socket, is_stream};
+use super::messages::send_vectored;
 use super::perform::{Awaits, EAGAIN, blocking, perform};
 use super::socket::{send, timed};
-use super::vectors;
 use crate::driver::Op;
 use crate::sched;
 use crate::sys;
@@ -25,6 +27,11 @@ pub unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: Option<u64>) -> 
     };
     // SAFETY: the caller's promise, in each call.
     unsafe {
+        if len == 0 {
+            // Nothing to wait for. A vectored call, with which the others are
+            // tried, does not ask the file; event counters and timers refuse.
+            return op.run();
+        }
         if is_submitted_at_once(&op) {
             return limited(op);
         }
@@ -69,12 +76,17 @@ pub unsafe fn read_vectored(
         offset,
         flags,
     };
-    // SAFETY: the caller's promise.
-    unsafe { if is_tried(flags) { op.run() } else { plain(op) } }
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if asks_not_to_wait(flags) {
+            return op.run();
+        }
+        plain(op)
+    }
 }
 
-/// Whether these flags of a vectored call ask not to wait.
-fn is_tried(flags: c_int) -> bool {
+/// Whether these flags of a vectored call say that it must not wait.
+fn asks_not_to_wait(flags: c_int) -> bool {
     flags & libc::RWF_NOWAIT != 0
 }
 
@@ -84,37 +96,57 @@ fn is_tried(flags: c_int) -> bool {
 ///
 /// The contract of `write(2)`. Called on a coroutine.
 pub unsafe fn write(fd: RawFd, buf: *const u8, len: usize, offset: Option<u64>) -> isize {
+    let op = Op::Write {
+        fd,
+        buf,
+        len,
+        offset,
+    };
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if len == 0 && kind(fd) == libc::S_IFSOCK && offset.is_none() {
-            // An empty datagram, which a vectored write would not send.
+        if offset.is_none() && is_socket(fd) {
             return send(fd, buf, len, 0);
         }
-        let mut total = plain(Op::Write {
-            fd,
-            buf,
-            len,
-            offset,
-        });
-        // A thread returns when all is written, or nothing more can be: the
-        // next call then says why, and what was written counts.
-        while total > 0 && (total as usize) < len {
-            let done = total as usize;
-            let (buf, len) = (buf.byte_add(done), len - done);
-            let offset = offset.map(|at| at + done as u64);
-            match plain(Op::Write {
-                fd,
-                buf,
-                len,
-                offset,
-            }) {
-                more @ 1.. => total += more,
-                _ => break,
-            }
+        if len == 0 {
+            // As for a read of nothing.
+            return op.run();
         }
-        send_signal_on_broken_pipe(total);
+        let mut total = plain(op);
+        if total > 0 && (total as usize) < len {
+            let done = total as usize;
+            let rest = (buf.byte_add(done), len - done);
+            total += write_more(fd, rest, offset.map(|at| at + done as u64));
+        }
         total
     }
+}
+
+/// After a part of a write: writes the rest, or as much of it as can be. A
+/// thread returns when all is written, or nothing more can be: the next call
+/// then says why, and what was written counts.
+///
+/// # Safety
+///
+/// As [`write`].
+unsafe fn write_more(fd: RawFd, rest: (*const u8, usize), offset: Option<u64>) -> isize {
+    let (buf, len) = rest;
+    let mut total = 0;
+    while total < len {
+        // SAFETY: the caller's promise.
+        let more = unsafe {
+            plain(Op::Write {
+                fd,
+                buf: buf.byte_add(total),
+                len: len - total,
+                offset: offset.map(|at| at + total as u64),
+            })
+        };
+        if more <= 0 {
+            break;
+        }
+        total += more as usize;
+    }
+    total as isize
 }
 
 /// `writev(2)`, or `pwritev2(2)` with an offset
@@ -138,27 +170,49 @@ pub unsafe fn write_vectored(
     };
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        let mut total = if is_tried(flags) { op.run() } else { plain(op) };
-        if total > 0 && !is_tried(flags) {
-            let whole = vectors::buffers(iov, count as usize);
-            let wanted = vectors::length(whole);
-            while (total as usize) < wanted {
-                let rest = vectors::after(whole, total as usize);
-                match plain(Op::WriteV {
-                    fd,
-                    iov: rest.as_ptr(),
-                    count: rest.len() as c_int,
-                    offset: offset.map(|at| at + total as u64),
-                    flags,
-                }) {
-                    more @ 1.. => total += more,
-                    _ => break,
-                }
-            }
+        if offset.is_none() && flags == 0 && is_socket(fd) {
+            return send_vectored(fd, iov, count);
         }
-        send_signal_on_broken_pipe(total);
+        if asks_not_to_wait(flags) {
+            return op.run();
+        }
+        let mut total = plain(op);
+        if total > 0 {
+            let pieces = slice::from_raw_parts(iov, count as usize);
+            let mut position = offset.map(|at| at + total as u64);
+            total += for_rest(pieces, total as usize, |rest| {
+                let written = write_more(fd, rest, position);
+                position = position.map(|at| at + written as u64);
+                written
+            });
+        }
         total
     }
+}
+
+/// After `done` bytes of a vectored transfer: calls `transfer` with what is left
+/// of each piece, until it does not do all. Returns the sum.
+pub(super) fn for_rest(
+    pieces: &[libc::iovec],
+    done: usize,
+    mut transfer: impl FnMut((*const u8, usize)) -> isize,
+) -> isize {
+    let mut skip = done;
+    let mut total = 0;
+    for piece in pieces {
+        let start = skip.min(piece.iov_len);
+        skip -= start;
+        let len = piece.iov_len - start;
+        if len == 0 {
+            continue;
+        }
+        let transferred = transfer((piece.iov_base.wrapping_byte_add(start).cast(), len));
+        total += transferred.max(0);
+        if transferred < len as isize {
+            break;
+        }
+    }
+    total
 }
 
 /// Performs `op`, a read or write.
@@ -186,14 +240,16 @@ unsafe fn plain(op: Op) -> isize {
     }
 }
 
-/// Whether trying first is of no use: for writes at an offset, which few file
-/// systems can try, and under a driver that performs them for pipes and sockets,
-/// which have no position and mostly have to wait.
+/// Whether trying first is of no use: for writes to a file at an offset, which
+/// few file systems can try, and under a driver that performs them for pipes and
+/// sockets, which have no position and mostly have to wait. (An offset in
+/// anything but a file is an error, to which io_uring is blind.)
 fn is_submitted_at_once(op: &Op) -> bool {
+    let is = |what: fn(RawFd) -> bool| op.fd().is_some_and(what);
     if moves_position(op) {
-        sched::driver_supports(op) && op.fd().is_some_and(is_stream)
+        sched::driver_supports(op) && is(is_stream)
     } else {
-        matches!(op, Op::Write { .. } | Op::WriteV { .. })
+        matches!(op, Op::Write { .. } | Op::WriteV { .. }) && is(is_file)
     }
 }
 
@@ -212,6 +268,7 @@ fn moves_position(op: &Op) -> bool {
 ///
 /// io_uring does not lock the current position of a file, so there a thread
 /// waits instead: coroutines that share a file neither lose nor repeat a byte.
+/// So it does for a read of a terminal that returns without any input.
 ///
 /// # Safety
 ///
@@ -219,8 +276,12 @@ fn moves_position(op: &Op) -> bool {
 unsafe fn wait_for(op: Op) -> isize {
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if moves_position(&op) && op.fd().is_some_and(is_regular) {
+        let is = |what: fn(RawFd) -> bool| op.fd().is_some_and(what);
+        let is_read = matches!(op, Op::Read { .. } | Op::ReadV { .. });
+        if moves_position(&op) && is(is_file) {
             blocking(Awaits::System, op)
+        } else if is_read && !is(is_stream) && is(is_hasty_terminal) {
+            blocking(Awaits::Others, op)
         } else {
             limited(op)
         }
@@ -239,29 +300,26 @@ unsafe fn limited(op: Op) -> isize {
             Op::Read { offset: None, .. } | Op::ReadV { offset: None, .. } => {
                 timed(op, libc::SO_RCVTIMEO)
             }
-            Op::Write { offset: None, .. } | Op::WriteV { offset: None, .. } => {
-                timed(op, libc::SO_SNDTIMEO)
-            }
             _ => perform(op, None),
         }
     }
 }
 
-/// Whether `fd` is a file that has a position.
-fn is_regular(fd: RawFd) -> bool {
-    matches!(kind(fd), libc::S_IFREG | libc::S_IFBLK)
-}
-
-/// The signal that a thread gets with `EPIPE`. io_uring sends none for sockets.
-pub(super) fn send_signal_on_broken_pipe(result: isize) {
-    if result != -(libc::EPIPE as isize) {
-        return;
-    }
-    // SAFETY: sends a signal to the calling thread.
-    unsafe {
-        let pid = sys::getpid() as usize;
-        let args = [pid, sys::gettid() as usize, libc::SIGPIPE as usize, 0, 0, 0];
-        sys::syscall(libc::SYS_tgkill, args);
-    }
-    sched::sent_signal_to_self(libc::SIGPIPE);
+/// Whether `fd` is a terminal that is set up so that a read returns, at once or
+/// after a time, when nothing was typed (`VMIN` is 0). It is not ready then, but
+/// waiting for it to be would be wrong.
+fn is_hasty_terminal(fd: RawFd) -> bool {
+    // SAFETY: all-zero bytes are settings to be filled in.
+    let mut settings: libc::termios2 = unsafe { mem::zeroed() };
+    let args = [
+        fd as usize,
+        libc::TCGETS2 as usize,
+        &raw mut settings as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the settings live across the call.
+    let result = unsafe { sys::syscall(libc::SYS_ioctl, args) };
+    result == 0 && settings.c_lflag & libc::ICANON == 0 && settings.c_cc[libc::VMIN] == 0
 }

@@ -176,6 +176,10 @@ impl Op {
 
 /// `poll(2)` of one descriptor: its `revents`, 0 after `timeout`.
 pub(super) fn poll(fd: RawFd, events: u32, timeout: Option<Duration>) -> isize {
+    // The kernel would ignore the entry.
+    if fd < 0 {
+        return libc::POLLNVAL as isize;
+    }
     let mut entry = pollfd {
         fd,
         events: events as i16,

@@ -37,7 +37,7 @@ pub(super) fn entry(op: &Op, poll_first: bool) -> Option<Entry> {
         Op::Accept { fd, addr, len, flags } =>
             opcode::Accept::new(Fd(fd), addr, len).flags(flags).build(),
         Op::Connect { fd, addr, len } => opcode::Connect::new(Fd(fd), addr, len).build(),
-        Op::Poll { fd, events } => opcode::PollAdd::new(Fd(fd), events & INTERESTS).build(),
+        Op::Poll { fd, events } => opcode::PollAdd::new(Fd(fd), poll_events(events)).build(),
         _ => return file_entry(op),
     })
 }
@@ -75,6 +75,18 @@ fn file_entry(op: &Op) -> Option<Entry> {
             opcode::WaitId::new(kind, id, options).infop(info).build(),
         _ => return None,
     })
+}
+
+/// The events to poll for. When a socket wakes its waiters, io_uring overlooks
+/// those that want nothing but urgent data, so they want the band that comes
+/// with it too; an early end is for the waiter to find out.
+fn poll_events(events: u32) -> u32 {
+    let band = if events & libc::POLLPRI as u32 == 0 {
+        0
+    } else {
+        libc::POLLRDBAND as u32
+    };
+    events & INTERESTS | band
 }
 
 fn cap(len: usize) -> u32 {

@@ -269,8 +269,8 @@ pub unsafe fn leave(thread: &ThreadTls, block: &Block) {
 }
 
 /// From a coroutine: runs `f` on the OS thread's own TLS, for calls that must
-/// come from a real thread (`fork`, `setuid`, `dlopen`). The `errno` that `f`
-/// leaves is carried back.
+/// come from a real thread (`fork`, `setuid`, `dlopen`). `errno` is carried over
+/// and back, so that an `f` that leaves it alone leaves the coroutine's alone.
 ///
 /// A panic in `f` ends the process: it would be counted in the wrong TLS.
 ///
@@ -283,10 +283,12 @@ pub unsafe fn on_thread<R>(thread: &ThreadTls, block: &Block, f: impl FnOnce() -
     let own = block.thread_pointer();
     // SAFETY: the caller's promise; both are initialised.
     unsafe {
-        let result = call_with(Some(&thread.words), own, thread.pointer, f);
         // By offset: the compiler may remember where this thread's errno is.
-        let errno = thread.pointer.offset(thread.errno).cast::<i32>().read();
-        own.offset(thread.errno).cast::<i32>().write(errno);
+        let own_errno = own.offset(thread.errno).cast::<i32>();
+        let errno = thread.pointer.offset(thread.errno).cast::<i32>();
+        errno.write(own_errno.read());
+        let result = call_with(Some(&thread.words), own, thread.pointer, f);
+        own_errno.write(errno.read());
         result
     }
 }

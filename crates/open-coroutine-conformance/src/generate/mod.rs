@@ -1,0 +1,138 @@
+//! Random scripts.
+//!
+//! * `values`: flags, sizes, slots, ways to read and write.
+//! * `solo`: calls of one actor, on anything, in any state.
+//! * `scene_*`: what several actors do at once; see [`crate::script`] for what a
+//!   scene must guarantee.
+
+mod scene_files;
+mod scene_pipes;
+mod scene_sockets;
+mod scene_streams;
+mod scene_threads;
+mod scene_waits;
+mod solo;
+mod values;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::script::{Round, Script};
+
+/// What a script is mostly about. Each has a test of its own, so that they run
+/// side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Sockets of all kinds.
+    Sockets,
+    /// Pipes, FIFOs, terminals, copies within the kernel.
+    Pipes,
+    /// Files, directories, locks of files.
+    Files,
+    /// poll, select, epoll, event counters, timers, sleeps.
+    Waiting,
+    /// Locks, channels, signals, errors.
+    Threads,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Self; 5] = [
+        Self::Sockets,
+        Self::Pipes,
+        Self::Files,
+        Self::Waiting,
+        Self::Threads,
+    ];
+}
+
+/// What would block a worker for ever if another coroutine had to end the wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feature {
+    /// `ppoll(2)`
+    PPoll,
+    /// `select(2)`, `pselect(2)`
+    Select,
+    /// `epoll_pwait2(2)`
+    EpollPWait2,
+    /// `pthread_mutex_lock(3)`
+    PthreadMutex,
+    /// `pthread_rwlock_wrlock(3)`
+    PthreadRwLock,
+    /// `sem_wait(3)`
+    Semaphore,
+    /// `recvmmsg(2)`
+    ReceiveMessages,
+    /// `preadv2(2)` at the current position
+    ReadVectorFlags,
+    /// `tee(2)`
+    Tee,
+    /// `F_OFD_SETLKW`
+    FileLock,
+    /// `sendmmsg(2)`
+    SendMessages,
+    /// `pthread_sigmask(3)`, `sigpending(2)`, `sigwait(3)`, `signalfd(2)`: they are the
+    /// worker's, for all of its coroutines
+    SignalMask,
+}
+
+/// The functions that are not replaced yet, so they are only called where they
+/// do not wait. Take a line out when its replacement is there: then scenes wait
+/// in it too.
+pub(crate) const NOT_YET_HOOKED: &[Feature] = &[
+    Feature::PPoll,
+    Feature::Select,
+    Feature::EpollPWait2,
+    Feature::PthreadMutex,
+    Feature::PthreadRwLock,
+    Feature::Semaphore,
+    Feature::ReceiveMessages,
+    Feature::ReadVectorFlags,
+    Feature::Tee,
+    Feature::FileLock,
+    Feature::SendMessages,
+    Feature::SignalMask,
+];
+
+/// Whether a scene may wait in `feature`.
+pub(crate) fn is_hooked(feature: Feature) -> bool {
+    !NOT_YET_HOOKED.contains(&feature)
+}
+
+/// Random scripts of a family.
+pub(crate) fn script(family: Family) -> BoxedStrategy<Script> {
+    let solo = (0..4_usize, solo::call(family))
+        .prop_map(|(actor, call)| vec![Round::Solo { actor, call }]);
+    let rounds = prop_oneof![4 => solo, 1 => scene(family)];
+    (2..=4_usize, vec(rounds, 1..16))
+        .prop_map(|(actors, rounds)| Script {
+            actors,
+            rounds: rounds.concat(),
+        })
+        .boxed()
+}
+
+fn scene(family: Family) -> BoxedStrategy<Vec<Round>> {
+    match family {
+        Family::Sockets => scene_sockets::sockets(),
+        Family::Pipes => scene_pipes::pipes(),
+        Family::Files => scene_files::scene(),
+        Family::Waiting => scene_waits::scene(),
+        Family::Threads => scene_threads::scene(),
+    }
+}
+
+/// A scene that begins with any of the actors.
+pub(crate) fn begun_by_any(
+    parts: impl Strategy<Value = (Vec<crate::script::Call>, Vec<Vec<crate::script::Call>>)> + 'static,
+) -> BoxedStrategy<Vec<Round>> {
+    (0..4_usize, parts)
+        .prop_map(|(first, (setup, together))| {
+            vec![Round::Scene {
+                first,
+                setup,
+                together,
+            }]
+        })
+        .boxed()
+}

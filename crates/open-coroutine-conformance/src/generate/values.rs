@@ -1,0 +1,241 @@
+//! Flags, sizes, slots, ways to read and write.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{Feature, is_hooked};
+use crate::script::{Call, Flags, Kind, SHARED_SLOTS, Sleeps, Slot, Via, Waits};
+
+/// A slot of solo rounds.
+pub(super) fn slot() -> BoxedStrategy<Slot> {
+    (0..SHARED_SLOTS).boxed()
+}
+
+/// Some of `flags` together, mostly none.
+pub(super) fn flags(flags: &'static [i32]) -> BoxedStrategy<Flags> {
+    let some = vec(select(flags), 0..3);
+    prop_oneof![
+        Just(Flags(0)),
+        some.prop_map(|bits| Flags(bits.into_iter().fold(0, |all, bit| all | bit)))
+    ]
+    .boxed()
+}
+
+/// Sizes of the pieces of a buffer: up to 4096 bytes, which fit in where there
+/// is room at all.
+pub(super) fn pieces() -> BoxedStrategy<Vec<usize>> {
+    prop_oneof![
+        4 => vec(prop_oneof![0..40_usize, Just(1), Just(8)], 1..4),
+        1 => vec(0..1300_usize, 1..4),
+        1 => Just(vec![4096]),
+        1 => Just(vec![0]),
+        1 => Just(Vec::new()),
+    ]
+    .boxed()
+}
+
+/// Pieces with at least a byte.
+pub(super) fn some_pieces() -> BoxedStrategy<Vec<usize>> {
+    (1..1000_usize, pieces())
+        .prop_map(|(first, mut pieces)| {
+            pieces.insert(0, first);
+            pieces
+        })
+        .boxed()
+}
+
+const READ_FLAGS: &[i32] = &[
+    libc::MSG_PEEK,
+    libc::MSG_TRUNC,
+    libc::MSG_DONTWAIT,
+    libc::MSG_WAITALL,
+    libc::MSG_OOB,
+    libc::MSG_ERRQUEUE,
+    libc::MSG_NOSIGNAL,
+    libc::MSG_CMSG_CLOEXEC,
+];
+const WRITE_FLAGS: &[i32] = &[
+    libc::MSG_DONTWAIT,
+    libc::MSG_NOSIGNAL,
+    libc::MSG_OOB,
+    libc::MSG_DONTROUTE,
+    libc::MSG_EOR,
+    libc::MSG_CONFIRM,
+];
+/// With which a read waits, and takes one message.
+const WAITING_READ_FLAGS: &[i32] = &[libc::MSG_PEEK, libc::MSG_TRUNC, libc::MSG_NOSIGNAL];
+
+/// Offsets in files; negative ones are errors.
+pub(super) fn offset() -> BoxedStrategy<i64> {
+    prop_oneof![8 => 0..3000_i64, 1 => Just(-1), 1 => Just(-7), 1 => Just(i64::MAX), 1 => Just(5000)].boxed()
+}
+
+/// Any way to read.
+pub(super) fn any_read() -> BoxedStrategy<Via> {
+    prop_oneof![
+        2 => Just(Via::Plain),
+        2 => Just(Via::Vector),
+        3 => flags(READ_FLAGS).prop_map(Via::Socket),
+        2 => flags(READ_FLAGS).prop_map(Via::Address),
+        2 => flags(READ_FLAGS).prop_map(Via::Message),
+        1 => (flags(READ_FLAGS), 0..4_u8).prop_map(|(flags, count)| {
+            Via::Messages(Flags(flags.0 | libc::MSG_DONTWAIT), count)
+        }),
+        1 => offset().prop_map(Via::At),
+        1 => offset().prop_map(Via::VectorAt),
+        1 => (offset(), select(&[0, libc::RWF_NOWAIT, libc::RWF_HIPRI][..]))
+            .prop_map(|(at, flags)| Via::VectorAtFlags(at, flags)),
+    ]
+    .boxed()
+}
+
+/// Any way to write.
+pub(super) fn any_write() -> BoxedStrategy<Via> {
+    prop_oneof![
+        3 => Just(Via::Plain),
+        2 => Just(Via::Vector),
+        3 => flags(WRITE_FLAGS).prop_map(Via::Socket),
+        2 => flags(WRITE_FLAGS).prop_map(Via::Address),
+        2 => flags(WRITE_FLAGS).prop_map(Via::Message),
+        1 => (flags(WRITE_FLAGS), 0..4_u8).prop_map(|(flags, count)| {
+            Via::Messages(Flags(flags.0 | libc::MSG_DONTWAIT), count)
+        }),
+        1 => offset().prop_map(Via::At),
+        1 => offset().prop_map(Via::VectorAt),
+        1 => (offset(), select(&[0, libc::RWF_APPEND, libc::RWF_DSYNC, libc::RWF_NOWAIT][..]))
+            .prop_map(|(at, flags)| Via::VectorAtFlags(at, flags)),
+    ]
+    .boxed()
+}
+
+/// A way to read that waits for another actor.
+pub(super) fn waiting_read(kind: Kind) -> BoxedStrategy<Via> {
+    let plain = prop_oneof![Just(Via::Plain), Just(Via::Vector)].boxed();
+    if !is_socket(kind) {
+        if is_hooked(Feature::ReadVectorFlags) {
+            return prop_oneof![plain, Just(Via::VectorAtFlags(-1, 0))].boxed();
+        }
+        return plain;
+    }
+    let socket = prop_oneof![
+        plain,
+        flags(WAITING_READ_FLAGS).prop_map(Via::Socket),
+        flags(WAITING_READ_FLAGS).prop_map(Via::Address),
+        flags(WAITING_READ_FLAGS).prop_map(Via::Message),
+    ];
+    if is_hooked(Feature::ReceiveMessages) {
+        let messages = Just(Via::Messages(Flags(libc::MSG_WAITFORONE), 3));
+        return prop_oneof![4 => socket, 1 => messages].boxed();
+    }
+    socket.boxed()
+}
+
+/// A way to write to `kind` that waits for room.
+pub(super) fn waiting_write(kind: Kind) -> BoxedStrategy<Via> {
+    let plain = prop_oneof![Just(Via::Plain), Just(Via::Vector)].boxed();
+    if !is_socket(kind) {
+        return plain;
+    }
+    let flags = || flags(&[libc::MSG_NOSIGNAL]);
+    prop_oneof![
+        plain,
+        flags().prop_map(Via::Socket),
+        flags().prop_map(Via::Address),
+        flags().prop_map(Via::Message),
+    ]
+    .boxed()
+}
+
+/// A way to read a stream of `kind`, piece by piece.
+pub(super) fn stream_read(kind: Kind) -> BoxedStrategy<Via> {
+    let plain = prop_oneof![Just(Via::Plain), Just(Via::Vector)].boxed();
+    if !is_socket(kind) {
+        return plain;
+    }
+    let all = flags(&[libc::MSG_WAITALL]).prop_map(Via::Socket);
+    prop_oneof![plain, all].boxed()
+}
+
+pub(super) fn is_socket(kind: Kind) -> bool {
+    !matches!(kind, Kind::Pipe | Kind::RawTerminal | Kind::Terminal)
+}
+
+/// What lets the other actors come first, sometimes.
+pub(super) fn pause() -> BoxedStrategy<Vec<Call>> {
+    let sleep =
+        (sleeps(), 1..3_u8).prop_map(|(by, milliseconds)| vec![Call::Sleep { by, milliseconds }]);
+    prop_oneof![Just(Vec::new()), sleep, Just(vec![Call::Yield])].boxed()
+}
+
+pub(super) fn sleeps() -> BoxedStrategy<Sleeps> {
+    select(
+        &[
+            Sleeps::Std,
+            Sleeps::Nano,
+            Sleeps::Clock,
+            Sleeps::ClockUntil,
+            Sleeps::Micro,
+            Sleeps::Poll,
+        ][..],
+    )
+    .boxed()
+}
+
+const ALL_WAITS: &[Waits] = &[
+    Waits::Poll,
+    Waits::Epoll,
+    Waits::PPoll,
+    Waits::Select,
+    Waits::PSelect,
+    Waits::EpollPWait2,
+];
+
+/// Any function that waits for descriptors, for waits that end by themselves.
+pub(super) fn any_waits() -> BoxedStrategy<Waits> {
+    select(ALL_WAITS).boxed()
+}
+
+/// A function that suspends while it waits for another actor.
+pub(super) fn suspending_waits() -> BoxedStrategy<Waits> {
+    let is_suspending = |waits: &Waits| match waits {
+        Waits::Poll | Waits::Epoll => true,
+        Waits::PPoll => is_hooked(Feature::PPoll),
+        Waits::Select | Waits::PSelect => is_hooked(Feature::Select),
+        Waits::EpollPWait2 => is_hooked(Feature::EpollPWait2),
+    };
+    select(
+        ALL_WAITS
+            .iter()
+            .copied()
+            .filter(is_suspending)
+            .collect::<Vec<_>>(),
+    )
+    .boxed()
+}
+
+/// Flags of accept4, or accept.
+pub(super) fn accept_flags() -> BoxedStrategy<Option<i32>> {
+    let flags = &[
+        0,
+        libc::SOCK_NONBLOCK,
+        libc::SOCK_CLOEXEC,
+        libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+        0x40,
+    ];
+    option::of(select(&flags[..])).boxed()
+}
+
+pub(super) fn sockets() -> BoxedStrategy<Kind> {
+    select(
+        &[
+            Kind::Stream,
+            Kind::Tcp,
+            Kind::Datagram,
+            Kind::Packet,
+            Kind::Udp,
+        ][..],
+    )
+    .boxed()
+}

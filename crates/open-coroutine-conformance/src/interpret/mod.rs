@@ -1,0 +1,270 @@
+//! Performs one step, and notes what a program can see of it.
+//!
+//! Every call goes through the `libc` crate, so on a coroutine it reaches the
+//! replacement; only the questions of `ready` are raw system calls.
+
+mod descriptors;
+mod files;
+pub(crate) mod invalid;
+mod outcome;
+mod ready;
+pub(crate) mod threads;
+mod transfer;
+mod waits;
+mod world;
+
+use std::time::Duration;
+
+pub(crate) use outcome::Outcome;
+pub(crate) use world::World;
+
+use crate::script::Call;
+
+/// Performs a call that may wait for other actors.
+pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
+    match call {
+        Call::Pair { .. }
+        | Call::Socket { .. }
+        | Call::Listen { .. }
+        | Call::Receiver { .. }
+        | Call::SignalFd { .. }
+        | Call::Connect { .. }
+        | Call::Accept { .. }
+        | Call::Open { .. }
+        | Call::Event { .. }
+        | Call::Timer { .. }
+        | Call::Epoll { .. } => make(world, call),
+        Call::Dup { .. }
+        | Call::DupAbove { .. }
+        | Call::DupOver { .. }
+        | Call::Close { .. }
+        | Call::CloseRange { .. }
+        | Call::SetNonblock { .. }
+        | Call::SetTimeout { .. }
+        | Call::SetOption { .. }
+        | Call::GetOption { .. }
+        | Call::Control { .. }
+        | Call::Shutdown { .. }
+        | Call::Pending { .. } => change(world, call),
+        Call::Read { .. }
+        | Call::ReadAll { .. }
+        | Call::ReadPatiently { .. }
+        | Call::Write { .. }
+        | Call::WriteLine { .. }
+        | Call::Fill { .. }
+        | Call::WriteInTime { .. }
+        | Call::SendTo { .. }
+        | Call::AddEvents { .. }
+        | Call::PassFd { .. }
+        | Call::TakeFd { .. } => transfer(world, call),
+        Call::Poll { .. }
+        | Call::EpollControl { .. }
+        | Call::EpollWait { .. }
+        | Call::Sleep { .. } => wait(world, call),
+        Call::Move { .. }
+        | Call::VmSplice { .. }
+        | Call::Seek { .. }
+        | Call::Truncate { .. }
+        | Call::Allocate { .. }
+        | Call::FileStat { .. }
+        | Call::Sync { .. }
+        | Call::Flock { .. }
+        | Call::Lock { .. }
+        | Call::Names { .. } => file(world, call),
+        _ => thread(world, call),
+    }
+}
+
+/// Performs a call that must not wait for other actors: it is skipped if it
+/// would.
+pub(crate) fn perform_at_once(world: &World, call: &Call) -> Outcome {
+    if ready::would_wait(world, call) {
+        return Outcome::skipped();
+    }
+    perform(world, call)
+}
+
+fn make(world: &World, call: &Call) -> Outcome {
+    match *call {
+        Call::Pair {
+            kind,
+            slots,
+            nonblock,
+        } => descriptors::pair(world, kind, slots, nonblock),
+        Call::Socket { slot, domain, kind } => descriptors::socket(world, slot, domain, kind),
+        Call::Listen {
+            slot,
+            unix,
+            nonblock,
+            backlog,
+        } => descriptors::listen(world, slot, unix, (nonblock, backlog)),
+        Call::Receiver { slot, unix } => descriptors::receiver(world, slot, unix),
+        Call::SignalFd { slot, nonblock } => threads::signal_fd(world, slot, nonblock),
+        Call::Connect { slot, to, nonblock } => descriptors::connect(world, slot, to, nonblock),
+        Call::Accept {
+            slot,
+            into,
+            flags,
+            with_address,
+        } => descriptors::accept(world, slot, into, flags, with_address),
+        Call::Open {
+            slot,
+            name,
+            flags,
+            mode,
+        } => descriptors::open(world, slot, name, flags, mode),
+        Call::Event { slot, value, flags } => descriptors::event(world, slot, value, flags),
+        Call::Timer { slot, after, flags } => descriptors::timer(world, slot, after, flags),
+        Call::Epoll { slot } => descriptors::epoll(world, slot),
+        _ => unreachable!("{call:?} makes no descriptor"),
+    }
+}
+
+fn change(world: &World, call: &Call) -> Outcome {
+    match *call {
+        Call::Dup { from, to } => descriptors::dup(world, from, to),
+        Call::DupAbove { from, to, cloexec } => descriptors::dup_above(world, from, to, cloexec),
+        Call::DupOver { from, to, flags } => descriptors::dup_over(world, from, to, flags),
+        Call::Close { slot } => descriptors::close(world, slot),
+        Call::CloseRange { slot } => descriptors::close_range(world, slot),
+        Call::SetNonblock { slot, on, by_ioctl } => {
+            descriptors::set_nonblock(world, slot, on, by_ioctl)
+        }
+        Call::SetTimeout {
+            slot,
+            is_send,
+            milliseconds,
+        } => descriptors::set_timeout(world, slot, is_send, milliseconds),
+        Call::SetOption {
+            slot,
+            option,
+            value,
+        } => descriptors::set_option(world, slot, option, value),
+        Call::GetOption { slot, option } => descriptors::get_option(world, slot, option),
+        Call::Control { slot, command } => descriptors::control(world, slot, command),
+        Call::Shutdown { slot, how } => descriptors::shutdown(world, slot, how),
+        Call::Pending { slot } => descriptors::pending(world, slot),
+        _ => unreachable!("{call:?} changes no descriptor"),
+    }
+}
+
+fn transfer(world: &World, call: &Call) -> Outcome {
+    match *call {
+        Call::Read {
+            slot,
+            ref pieces,
+            via,
+        } => transfer::read(world, slot, pieces, via),
+        Call::ReadAll {
+            slot,
+            total,
+            piece,
+            via,
+        } => transfer::read_all(world, slot, (total, piece), via, |_| true),
+        Call::ReadPatiently {
+            slot,
+            total,
+            piece,
+            via,
+        } => transfer::read_all(world, slot, (total, piece), via, |errno| {
+            errno != libc::EAGAIN
+        }),
+        Call::Write {
+            slot,
+            ref pieces,
+            seed,
+            via,
+        } => transfer::write(world, slot, pieces, seed, via),
+        Call::WriteLine { slot, len } => transfer::write_line(world, slot, len),
+        Call::Fill { slot } => transfer::fill(world, slot),
+        Call::WriteInTime { slot, len, timeout } => {
+            transfer::write_in_time(world, slot, len, Duration::from_millis(timeout.into()))
+        }
+        Call::SendTo {
+            slot,
+            to,
+            len,
+            waits,
+        } => transfer::send_to(world, slot, to, len, waits),
+        Call::AddEvents { slot, value } => transfer::add_events(world, slot, value),
+        Call::PassFd { slot, passed, len } => transfer::pass_fd(world, slot, passed, len),
+        Call::TakeFd {
+            slot,
+            into,
+            len,
+            flags,
+        } => transfer::take_fd(world, slot, into, len, flags.0),
+        _ => unreachable!("{call:?} transfers nothing"),
+    }
+}
+
+fn wait(world: &World, call: &Call) -> Outcome {
+    match *call {
+        Call::Poll {
+            ref slots,
+            timeout,
+            waits,
+        } => waits::poll(world, slots, timeout, waits),
+        Call::EpollControl {
+            set,
+            operation,
+            slot,
+            events,
+        } => waits::epoll_control(world, set, operation, slot, events),
+        Call::EpollWait { set, max, timeout } => waits::epoll_wait(world.fd(set), max, timeout),
+        Call::Sleep { by, milliseconds } => waits::sleep(by, milliseconds),
+        _ => unreachable!("{call:?} waits for nothing"),
+    }
+}
+
+fn file(world: &World, call: &Call) -> Outcome {
+    match *call {
+        Call::Move { from, to, len, by } => files::move_bytes(world, from, to, len, by),
+        Call::VmSplice { slot, ref pieces } => files::vm_splice(world, slot, pieces),
+        Call::Seek {
+            slot,
+            offset,
+            whence,
+        } => files::seek(world, slot, offset, whence),
+        Call::Truncate { slot, len } => files::truncate(world, slot, len),
+        Call::Allocate {
+            slot,
+            mode,
+            offset,
+            len,
+        } => files::allocate(world, slot, mode, offset, len),
+        Call::FileStat { slot, by_statx } => files::file_stat(world, slot, by_statx),
+        Call::Sync { slot, data_only } => files::sync(world, slot, data_only),
+        Call::Flock { slot, operation } => files::flock(world, slot, operation),
+        Call::Lock {
+            slot,
+            command,
+            kind,
+            start,
+            len,
+        } => files::lock(world, slot, command, kind, [start, len]),
+        Call::Names { what, name, other } => files::names(world, what, name, other),
+        _ => unreachable!("{call:?} concerns no file"),
+    }
+}
+
+fn thread(world: &World, call: &Call) -> Outcome {
+    match *call {
+        Call::Yield => {
+            std::thread::yield_now();
+            Outcome::default()
+        }
+        Call::Raise { by } => threads::raise(by),
+        Call::Mask { blocks } => threads::mask(blocks),
+        Call::PendingSignals => threads::pending(),
+        Call::WaitSignal { waits } => threads::wait_signal(waits),
+        Call::Invalid { which } => invalid::invalid(world, which),
+        Call::Add { guard, times } => threads::add(world, guard, times),
+        Call::Counter => threads::counter(world),
+        Call::Notify => threads::notify(world),
+        Call::WaitNotified => threads::wait_notified(world),
+        Call::ChannelSend { values } => threads::send(world, values),
+        Call::ChannelReceive { values } => threads::receive(world, values),
+        _ => unreachable!("{call:?} is performed elsewhere"),
+    }
+}
