@@ -11,7 +11,7 @@
 //!
 //! 1. Add one to the mark. Fence, then load the `count` of waiters.
 //! 2. If it is not 0: wake all that wait for the mutex; they look again.
-//! 3. Unlock silently. Later, take one from the mark.
+//! 3. Unlock silently, wait, lock. Then take one from the mark.
 //!
 //! A coroutine, with the bucket locked:
 //!
@@ -20,9 +20,10 @@
 //!
 //! The fences of 1 and 4 order the two loads: either the thread sees the count,
 //! and its wake, which needs the bucket's lock, comes after the link; or the
-//! coroutine sees the mark. A mark that has gone by step 5 is that of an unlock
-//! that has happened, in which case the mutex was locked again since, by
-//! somebody whose unlock comes later: he marks too, or his unlock is seen.
+//! coroutine's attempt comes after the mark. If the mark has gone again by the
+//! load in step 5, then the thread has locked the mutex again, which it does
+//! before it takes the mark back; and its next unlock, seen or announced, finds
+//! the count.
 
 use crate::util::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::util::sync::atomic::{AtomicUsize, fence};
@@ -90,6 +91,7 @@ mod loom_tests {
     use crate::util::sync::atomic::Ordering::{Acquire, Release};
     use loom::sync::{Mutex, Notify};
     use loom::thread;
+    use std::mem;
 
     const FREE: u32 = 0;
     const HELD: u32 = 1;
@@ -98,6 +100,8 @@ mod loom_tests {
     /// A mutex of libc's, a bucket, a place to sleep in the kernel.
     struct Model {
         word: AtomicU32,
+        /// Whether somebody sleeps in the kernel, and his token.
+        sleeps: Mutex<bool>,
         kernel: Notify,
         count: WaiterCount,
         silent: SilentUnlockers,
@@ -114,7 +118,9 @@ mod loom_tests {
         }
 
         fn unlock(&self) {
-            if self.word.swap(FREE, Release) == CONTENDED {
+            if self.word.swap(FREE, Release) == CONTENDED
+                && mem::take(&mut *self.sleeps.lock().unwrap())
+            {
                 self.kernel.notify();
             }
         }
@@ -137,16 +143,28 @@ mod loom_tests {
         }
 
         /// The unlock and lock inside of `pthread_cond_wait`, woken at once.
-        fn unlock_silently(&self) {
+        fn unlock_silently_and_lock(&self) {
             self.silent.begin();
             if self.count.after_change() != 0 {
                 self.wake();
             }
             self.unlock();
+            self.lock_in_kernel();
             self.silent.end();
         }
 
-        /// A coroutine's lock: once in the table, then in the kernel.
+        /// `FUTEX_WAIT`, which looks at the word with its queue locked.
+        fn sleep_in_kernel(&self) {
+            let mut sleeps = self.sleeps.lock().unwrap();
+            if self.word.load(Relaxed) != CONTENDED {
+                return;
+            }
+            *sleeps = true;
+            drop(sleeps);
+            self.kernel.wait();
+        }
+
+        /// A coroutine's lock.
         fn lock(&self) {
             loop {
                 let mut linked = self.linked.lock().unwrap();
@@ -166,20 +184,33 @@ mod loom_tests {
         }
 
         fn lock_in_kernel(&self) {
-            while !self.try_lock() {
+            loop {
+                if self.try_lock() {
+                    // Step K1 of `foreign`.
+                    self.word.swap(CONTENDED, Relaxed);
+                    return;
+                }
                 let marked = self
                     .word
                     .compare_exchange(HELD, CONTENDED, Relaxed, Relaxed);
                 if marked != Err(FREE) {
-                    self.kernel.wait();
+                    self.sleep_in_kernel();
                 }
             }
         }
     }
 
+    /// Checks interleavings of few switches; all of them would take days.
+    fn check(model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(model);
+    }
+
     fn model() -> Arc<Model> {
         let model = Arc::new(Model {
             word: AtomicU32::new(HELD),
+            sleeps: Mutex::new(false),
             kernel: Notify::new(),
             count: WaiterCount::new(),
             silent: SilentUnlockers::new(),
@@ -195,18 +226,22 @@ mod loom_tests {
 
     #[test]
     fn a_silent_unlock_lets_a_waiting_coroutine_lock() {
-        loom::model(|| {
+        check(|| {
             let model = model();
             let own = model.clone();
-            let coroutine = thread::spawn(move || own.lock());
-            model.unlock_silently();
+            let coroutine = thread::spawn(move || {
+                own.lock();
+                own.unlock_visibly();
+            });
+            model.unlock_silently_and_lock();
+            model.unlock_visibly();
             coroutine.join().unwrap();
         });
     }
 
     #[test]
     fn a_visible_unlock_lets_a_waiting_coroutine_lock() {
-        loom::model(|| {
+        check(|| {
             let model = model();
             let own = model.clone();
             let coroutine = thread::spawn(move || own.lock());
