@@ -129,8 +129,8 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
             0.. if attempt.is_none() => return unsafe { blocking(Awaits::Others, op) },
             0.. => {}
             // epoll refuses what has no readiness.
-            // SAFETY: the caller's promise.
             result if result == -(libc::EPERM as isize) => {
+                // SAFETY: the caller's promise.
                 return unsafe { blocking(Awaits::System, op) };
             }
             result => return result,

@@ -179,7 +179,7 @@ impl Bucket {
 
     /// Locks the bucket. Not in signal handlers.
     fn lock(&self) -> Locked<'_> {
-        self.locked(self.list.lock())
+        self.guard(self.list.lock())
     }
 
     /// Locks the bucket for a wake. `None` in a signal handler, if the lock is
@@ -194,10 +194,10 @@ impl Bucket {
             fence(SeqCst);
             self.list.try_lock()
         });
-        free.map(|list| self.locked(list))
+        free.map(|list| self.guard(list))
     }
 
-    fn locked<'a>(&'a self, list: Guard<'a, List>) -> Locked<'a> {
+    fn guard<'a>(&'a self, list: Guard<'a, List>) -> Locked<'a> {
         Locked {
             bucket: self,
             list: ManuallyDrop::new(list),
@@ -422,6 +422,14 @@ impl Table {
             }
             self.buckets[source].count.leave();
             moved += 1;
+        }
+        // In the reverse order: an unlock may lock again, to serve handlers.
+        if source < target {
+            drop(target_list);
+            drop(source_list);
+        } else {
+            drop(source_list);
+            drop(target_list);
         }
         moved
     }
