@@ -91,7 +91,6 @@ mod loom_tests {
     use crate::util::sync::atomic::Ordering::{Acquire, Release};
     use loom::sync::{Mutex, Notify};
     use loom::thread;
-    use std::mem;
 
     const FREE: u32 = 0;
     const HELD: u32 = 1;
@@ -100,14 +99,15 @@ mod loom_tests {
     /// A mutex of libc's, a bucket, a place to sleep in the kernel.
     struct Model {
         word: AtomicU32,
-        /// Whether somebody sleeps in the kernel, and his token.
-        sleeps: Mutex<bool>,
-        kernel: Notify,
+        /// Who sleeps in the kernel, and everybody's token there.
+        sleepers: Mutex<Vec<usize>>,
+        kernel: [Notify; 3],
         count: WaiterCount,
         silent: SilentUnlockers,
         /// Whether the coroutine is linked.
         linked: Mutex<bool>,
         token: Notify,
+        signal: Notify,
     }
 
     impl Model {
@@ -119,9 +119,9 @@ mod loom_tests {
 
         fn unlock(&self) {
             if self.word.swap(FREE, Release) == CONTENDED
-                && mem::take(&mut *self.sleeps.lock().unwrap())
+                && let Some(sleeper) = self.sleepers.lock().unwrap().pop()
             {
-                self.kernel.notify();
+                self.kernel[sleeper].notify();
             }
         }
 
@@ -142,26 +142,27 @@ mod loom_tests {
             }
         }
 
-        /// The unlock and lock inside of `pthread_cond_wait`, woken at once.
-        fn unlock_silently_and_lock(&self) {
+        /// What `pthread_cond_wait` does: the coroutine signals when it has locked.
+        fn wait_for_signal(&self) {
             self.silent.begin();
             if self.count.after_change() != 0 {
                 self.wake();
             }
             self.unlock();
-            self.lock_in_kernel();
+            self.signal.wait();
+            self.lock_in_kernel(0);
             self.silent.end();
         }
 
         /// `FUTEX_WAIT`, which looks at the word with its queue locked.
-        fn sleep_in_kernel(&self) {
-            let mut sleeps = self.sleeps.lock().unwrap();
+        fn sleep_in_kernel(&self, own: usize) {
+            let mut sleepers = self.sleepers.lock().unwrap();
             if self.word.load(Relaxed) != CONTENDED {
                 return;
             }
-            *sleeps = true;
-            drop(sleeps);
-            self.kernel.wait();
+            sleepers.push(own);
+            drop(sleepers);
+            self.kernel[own].wait();
         }
 
         /// A coroutine's lock.
@@ -175,7 +176,7 @@ mod loom_tests {
                 if self.silent.are_there() {
                     self.count.leave();
                     drop(linked);
-                    return self.lock_in_kernel();
+                    return self.lock_in_kernel(1);
                 }
                 *linked = true;
                 drop(linked);
@@ -183,7 +184,7 @@ mod loom_tests {
             }
         }
 
-        fn lock_in_kernel(&self) {
+        fn lock_in_kernel(&self, own: usize) {
             loop {
                 if self.try_lock() {
                     // Step K1 of `foreign`.
@@ -194,7 +195,7 @@ mod loom_tests {
                     .word
                     .compare_exchange(HELD, CONTENDED, Relaxed, Relaxed);
                 if marked != Err(FREE) {
-                    self.sleep_in_kernel();
+                    self.sleep_in_kernel(own);
                 }
             }
         }
@@ -210,12 +211,13 @@ mod loom_tests {
     fn model() -> Arc<Model> {
         let model = Arc::new(Model {
             word: AtomicU32::new(HELD),
-            sleeps: Mutex::new(false),
-            kernel: Notify::new(),
+            sleepers: Mutex::new(Vec::new()),
+            kernel: [Notify::new(), Notify::new(), Notify::new()],
             count: WaiterCount::new(),
             silent: SilentUnlockers::new(),
             linked: Mutex::new(false),
             token: Notify::new(),
+            signal: Notify::new(),
         });
         // Made before there are threads that use them.
         model.count.enter();
@@ -231,9 +233,10 @@ mod loom_tests {
             let own = model.clone();
             let coroutine = thread::spawn(move || {
                 own.lock();
+                own.signal.notify();
                 own.unlock_visibly();
             });
-            model.unlock_silently_and_lock();
+            model.wait_for_signal();
             model.unlock_visibly();
             coroutine.join().unwrap();
         });
@@ -247,6 +250,26 @@ mod loom_tests {
             let coroutine = thread::spawn(move || own.lock());
             model.unlock_visibly();
             coroutine.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn all_that_wait_in_the_kernel_lock_in_the_end() {
+        check(|| {
+            let model = model();
+            let coroutines: Vec<_> = (1..3)
+                .map(|own| {
+                    let model = model.clone();
+                    thread::spawn(move || {
+                        model.lock_in_kernel(own);
+                        model.unlock();
+                    })
+                })
+                .collect();
+            model.unlock();
+            for coroutine in coroutines {
+                coroutine.join().unwrap();
+            }
         });
     }
 }
