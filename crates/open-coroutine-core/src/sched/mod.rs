@@ -8,6 +8,7 @@
 //! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
 //!   state of its wait.
 //! * `signals`: its signal mask, and the signals that wait for it.
+//! * `handled`: what signal handlers wake.
 //! * `hooks`: the families of functions that suspend a coroutine.
 //! * `ordered`: the queue of what has a priority.
 //! * `sleep`: which worker sleeps and who wakes it; `watch`: who looks after
@@ -24,6 +25,7 @@
 //! 4. The worker's state is never borrowed across a switch.
 
 mod cache;
+mod handled;
 mod hooks;
 mod idle;
 mod limit;

@@ -5,7 +5,7 @@ use std::io;
 use std::iter;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_deque::{Injector, Steal, Stealer};
 use crossbeam_utils::CachePadded;
 
+use super::handled::Handled;
 use super::hooks::Hooks;
 use super::limit::Limit;
 use super::local;
@@ -100,9 +101,8 @@ pub(super) struct Seat {
     pub(super) timers: Lock<Timers<TimerEvent>>,
     inbox: Lock<Vec<Message>>,
     has_mail: AtomicBool,
-    /// Coroutines that signal handlers have woken, linked by their
-    /// `woken_before`: pushed and taken all at once without a lock.
-    handled: AtomicPtr<Scheduled>,
+    /// Coroutines that signal handlers have woken.
+    pub(super) handled: Handled,
     pub(super) outside: OnceLock<Outside>,
 }
 
@@ -149,7 +149,7 @@ impl Shared {
                 timers: Lock::new(Timers::new()),
                 inbox: Lock::new(Vec::new()),
                 has_mail: AtomicBool::new(false),
-                handled: AtomicPtr::new(ptr::null_mut()),
+                handled: Handled::new(),
                 outside: OnceLock::new(),
             })
         });
@@ -266,48 +266,6 @@ impl Shared {
         }
     }
 
-    /// [`make_runnable`](Self::make_runnable) in a signal handler, which may
-    /// have interrupted the use of any queue on its own thread.
-    ///
-    /// # Safety
-    ///
-    /// As for `make_runnable`.
-    pub(super) unsafe fn make_runnable_in_handler(coroutine: NonNull<Scheduled>) {
-        // SAFETY: it cannot end before it has been taken from the list.
-        let target = unsafe { coroutine.as_ref() };
-        // As soon as it is pushed it may end and drop its reference.
-        let shared = target.shared().clone();
-        let index = target.home();
-        let head = &shared.seats[index].handled;
-        let mut first = head.load(Relaxed);
-        loop {
-            target.woken_before().set(first);
-            // Release: pairs with the swap in `take_handled`.
-            match head.compare_exchange_weak(first, coroutine.as_ptr(), Release, Relaxed) {
-                Ok(_) => break,
-                Err(now) => first = now,
-            }
-        }
-        shared.wake(index);
-    }
-
-    /// What signal handlers have woken for worker `index`.
-    pub(super) fn take_handled(&self, index: usize) -> impl Iterator<Item = NonNull<Scheduled>> {
-        let head = &self.seats[index].handled;
-        let mut next = if head.load(Relaxed).is_null() {
-            ptr::null_mut()
-        } else {
-            // Acquire: pairs with the push.
-            head.swap(ptr::null_mut(), Acquire)
-        };
-        iter::from_fn(move || {
-            let coroutine = NonNull::new(next)?;
-            // SAFETY: it is suspended and ours alone since the swap.
-            next = unsafe { coroutine.as_ref() }.woken_before().get();
-            Some(coroutine)
-        })
-    }
-
     /// Sends `message` to worker `index` and wakes it.
     pub(super) fn send(&self, index: usize, message: Message) {
         let seat = &self.seats[index];
@@ -342,7 +300,7 @@ impl Shared {
         !self.injector.is_empty()
             || !self.ordered.is_empty()
             || self.seats[index].has_mail.load(Relaxed)
-            || !self.seats[index].handled.load(Relaxed).is_null()
+            || !self.seats[index].handled.is_empty()
             || self.seats.iter().any(|seat| !seat.stealer.is_empty())
             || self.is_stopping()
     }

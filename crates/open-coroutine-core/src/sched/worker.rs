@@ -438,7 +438,7 @@ impl Worker {
     }
 
     pub(super) fn read_mail(&self) {
-        for coroutine in self.shared.take_handled(self.index) {
+        for coroutine in self.seat().handled.take() {
             self.requeue(coroutine);
         }
         for message in self.shared.receive(self.index) {

@@ -167,7 +167,7 @@ impl Mutex {
             // K1.
             if let Some(result) = attempt() {
                 if result == 0 {
-                    word.store(CONTENDED, Relaxed);
+                    word.swap(CONTENDED, Relaxed);
                 }
                 return Some(result);
             }

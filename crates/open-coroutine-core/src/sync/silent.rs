@@ -11,7 +11,7 @@
 //!
 //! 1. Add one to the mark. Fence, then load the `count` of waiters.
 //! 2. If it is not 0: wake all that wait for the mutex; they look again.
-//! 3. Unlock silently. Later, take one from the mark.
+//! 3. Unlock silently, wait, lock. Then take one from the mark.
 //!
 //! A coroutine, with the bucket locked:
 //!
@@ -20,9 +20,10 @@
 //!
 //! The fences of 1 and 4 order the two loads: either the thread sees the count,
 //! and its wake, which needs the bucket's lock, comes after the link; or the
-//! coroutine sees the mark. A mark that has gone by step 5 is that of an unlock
-//! that has happened, in which case the mutex was locked again since, by
-//! somebody whose unlock comes later: he marks too, or his unlock is seen.
+//! coroutine's attempt comes after the mark. If the mark has gone again by the
+//! load in step 5, then the thread has locked the mutex again, which it does
+//! before it takes the mark back; and its next unlock, seen or announced, finds
+//! the count.
 
 use crate::util::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::util::sync::atomic::{AtomicUsize, fence};
@@ -98,12 +99,15 @@ mod loom_tests {
     /// A mutex of libc's, a bucket, a place to sleep in the kernel.
     struct Model {
         word: AtomicU32,
-        kernel: Notify,
+        /// Who sleeps in the kernel, and everybody's token there.
+        sleepers: Mutex<Vec<usize>>,
+        kernel: [Notify; 3],
         count: WaiterCount,
         silent: SilentUnlockers,
         /// Whether the coroutine is linked.
         linked: Mutex<bool>,
         token: Notify,
+        signal: Notify,
     }
 
     impl Model {
@@ -114,8 +118,10 @@ mod loom_tests {
         }
 
         fn unlock(&self) {
-            if self.word.swap(FREE, Release) == CONTENDED {
-                self.kernel.notify();
+            if self.word.swap(FREE, Release) == CONTENDED
+                && let Some(sleeper) = self.sleepers.lock().unwrap().pop()
+            {
+                self.kernel[sleeper].notify();
             }
         }
 
@@ -136,17 +142,30 @@ mod loom_tests {
             }
         }
 
-        /// The unlock and lock inside of `pthread_cond_wait`, woken at once.
-        fn unlock_silently(&self) {
+        /// What `pthread_cond_wait` does: the coroutine signals when it has locked.
+        fn wait_for_signal(&self) {
             self.silent.begin();
             if self.count.after_change() != 0 {
                 self.wake();
             }
             self.unlock();
+            self.signal.wait();
+            self.lock_in_kernel(0);
             self.silent.end();
         }
 
-        /// A coroutine's lock: once in the table, then in the kernel.
+        /// `FUTEX_WAIT`, which looks at the word with its queue locked.
+        fn sleep_in_kernel(&self, own: usize) {
+            let mut sleepers = self.sleepers.lock().unwrap();
+            if self.word.load(Relaxed) != CONTENDED {
+                return;
+            }
+            sleepers.push(own);
+            drop(sleepers);
+            self.kernel[own].wait();
+        }
+
+        /// A coroutine's lock.
         fn lock(&self) {
             loop {
                 let mut linked = self.linked.lock().unwrap();
@@ -157,7 +176,7 @@ mod loom_tests {
                 if self.silent.are_there() {
                     self.count.leave();
                     drop(linked);
-                    return self.lock_in_kernel();
+                    return self.lock_in_kernel(1);
                 }
                 *linked = true;
                 drop(linked);
@@ -165,26 +184,40 @@ mod loom_tests {
             }
         }
 
-        fn lock_in_kernel(&self) {
-            while !self.try_lock() {
+        fn lock_in_kernel(&self, own: usize) {
+            loop {
+                if self.try_lock() {
+                    // Step K1 of `foreign`.
+                    self.word.swap(CONTENDED, Relaxed);
+                    return;
+                }
                 let marked = self
                     .word
                     .compare_exchange(HELD, CONTENDED, Relaxed, Relaxed);
                 if marked != Err(FREE) {
-                    self.kernel.wait();
+                    self.sleep_in_kernel(own);
                 }
             }
         }
     }
 
+    /// Checks interleavings of few switches; all of them would take days.
+    fn check(model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(model);
+    }
+
     fn model() -> Arc<Model> {
         let model = Arc::new(Model {
             word: AtomicU32::new(HELD),
-            kernel: Notify::new(),
+            sleepers: Mutex::new(Vec::new()),
+            kernel: [Notify::new(), Notify::new(), Notify::new()],
             count: WaiterCount::new(),
             silent: SilentUnlockers::new(),
             linked: Mutex::new(false),
             token: Notify::new(),
+            signal: Notify::new(),
         });
         // Made before there are threads that use them.
         model.count.enter();
@@ -195,23 +228,48 @@ mod loom_tests {
 
     #[test]
     fn a_silent_unlock_lets_a_waiting_coroutine_lock() {
-        loom::model(|| {
+        check(|| {
             let model = model();
             let own = model.clone();
-            let coroutine = thread::spawn(move || own.lock());
-            model.unlock_silently();
+            let coroutine = thread::spawn(move || {
+                own.lock();
+                own.signal.notify();
+                own.unlock_visibly();
+            });
+            model.wait_for_signal();
+            model.unlock_visibly();
             coroutine.join().unwrap();
         });
     }
 
     #[test]
     fn a_visible_unlock_lets_a_waiting_coroutine_lock() {
-        loom::model(|| {
+        check(|| {
             let model = model();
             let own = model.clone();
             let coroutine = thread::spawn(move || own.lock());
             model.unlock_visibly();
             coroutine.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn all_that_wait_in_the_kernel_lock_in_the_end() {
+        check(|| {
+            let model = model();
+            let coroutines: Vec<_> = (1..3)
+                .map(|own| {
+                    let model = model.clone();
+                    thread::spawn(move || {
+                        model.lock_in_kernel(own);
+                        model.unlock();
+                    })
+                })
+                .collect();
+            model.unlock();
+            for coroutine in coroutines {
+                coroutine.join().unwrap();
+            }
         });
     }
 }

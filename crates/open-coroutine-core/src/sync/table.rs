@@ -23,7 +23,6 @@
 //! 3. Nothing suspends while a bucket is locked.
 
 use std::cell::Cell;
-use std::cmp::Ordering;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -180,7 +179,7 @@ impl Bucket {
 
     /// Locks the bucket. Not in signal handlers.
     fn lock(&self) -> Locked<'_> {
-        self.locked(self.list.lock())
+        self.guard(self.list.lock())
     }
 
     /// Locks the bucket for a wake. `None` in a signal handler, if the lock is
@@ -195,10 +194,10 @@ impl Bucket {
             fence(SeqCst);
             self.list.try_lock()
         });
-        free.map(|list| self.locked(list))
+        free.map(|list| self.guard(list))
     }
 
-    fn locked<'a>(&'a self, list: Guard<'a, List>) -> Locked<'a> {
+    fn guard<'a>(&'a self, list: Guard<'a, List>) -> Locked<'a> {
         Locked {
             bucket: self,
             list: ManuallyDrop::new(list),
@@ -412,18 +411,19 @@ impl Table {
             if ABANDONED.load(Relaxed) {
                 return Some(0);
             }
+            let (source, _) = buckets.parts();
             let mut found = 0;
             while found < BATCH
                 && limits.wake > 0
-                && let Some(node) = buckets.source.find(|node| node.key.get() == from)
+                && let Some(node) = source.find(|node| node.key.get() == from)
             {
                 // SAFETY: locked and linked; the waiter cannot return from its
                 // wait before it has had the lock.
                 unsafe {
-                    buckets.source.unlink(node);
+                    source.unlink(node);
                     ready[found] = node.as_ref().waiter.notify();
                 }
-                buckets.source.bucket.count.leave();
+                source.bucket.count.leave();
                 limits.wake -= 1;
                 found += 1;
             }
@@ -445,27 +445,14 @@ impl Table {
     /// Locks the buckets of two keys, which may be the same one.
     fn lock_both(&self, from: usize, to: usize) -> TwoBuckets<'_> {
         let (source, target) = (bucket_of(from), bucket_of(to));
-        let lock = |index: usize| self.buckets[index].lock();
         // In the order of the table, so that two requeues cannot block each other.
-        match source.cmp(&target) {
-            Ordering::Equal => TwoBuckets {
-                source: lock(source),
-                target: None,
-            },
-            Ordering::Less => {
-                let source = lock(source);
-                TwoBuckets {
-                    source,
-                    target: Some((target, lock(target))),
-                }
-            }
-            Ordering::Greater => {
-                let locked = lock(target);
-                TwoBuckets {
-                    source: lock(source),
-                    target: Some((target, locked)),
-                }
-            }
+        let low = self.buckets[source.min(target)].lock();
+        let high = (source != target).then(|| self.buckets[source.max(target)].lock());
+        TwoBuckets {
+            high,
+            low,
+            source,
+            target,
         }
     }
 }
@@ -477,29 +464,49 @@ pub(super) struct Limits {
     pub(super) moved: u32,
 }
 
-/// The locked buckets of a requeue; `target` is `None` if it is `source` too.
+/// The locked buckets of a requeue. They are unlocked in the order of the fields,
+/// the reverse of that of locking: an unlock may lock again, to serve handlers.
 struct TwoBuckets<'a> {
-    source: Locked<'a>,
-    target: Option<(usize, Locked<'a>)>,
+    /// `None` if there is only one.
+    high: Option<Locked<'a>>,
+    low: Locked<'a>,
+    source: usize,
+    target: usize,
 }
 
-impl TwoBuckets<'_> {
+impl<'a> TwoBuckets<'a> {
+    /// The bucket to take from, and the one to move to if it is another one.
+    fn parts(&mut self) -> (&mut Locked<'a>, Option<&mut Locked<'a>>) {
+        let source_is_high = self.source > self.target;
+        let Self { high, low, .. } = self;
+        let Some(high) = high else {
+            return (low, None);
+        };
+        if source_is_high {
+            (high, Some(low))
+        } else {
+            (low, Some(high))
+        }
+    }
+
     /// Moves as many waiters as the limits say; returns how many.
     fn move_waiters(&mut self, from: usize, to: usize, limits: &mut Limits) -> usize {
+        let index = self.target;
+        let (source, mut target) = self.parts();
         let mut moved = 0;
         while limits.moved > 0
             && from != to
-            && let Some(node) = self.source.find(|node| node.key.get() == from)
+            && let Some(node) = source.find(|node| node.key.get() == from)
         {
             // SAFETY: linked in the source, and both buckets are locked.
             unsafe {
                 node.as_ref().key.set(to);
-                if let Some((index, target)) = &mut self.target {
+                if let Some(target) = &mut target {
                     target.bucket.count.enter();
-                    self.source.unlink(node);
-                    node.as_ref().bucket.store(*index, Relaxed);
+                    source.unlink(node);
+                    node.as_ref().bucket.store(index, Relaxed);
                     target.push(node);
-                    self.source.bucket.count.leave();
+                    source.bucket.count.leave();
                 }
             }
             limits.moved -= 1;
