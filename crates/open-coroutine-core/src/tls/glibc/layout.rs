@@ -111,7 +111,7 @@ impl Layout {
             return Err(Refusal::Layout("header"));
         }
         // SAFETY: pthread_self has no requirements.
-        if unsafe { libc::pthread_self() } as usize != own as usize + descriptor as usize {
+        if unsafe { libc::pthread_self() } as usize != (own as usize).wrapping_add_signed(descriptor) {
             return Err(Refusal::Layout("thread pointer"));
         }
         let (static_size, alignment) = static_info()?;
