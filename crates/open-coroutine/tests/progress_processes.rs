@@ -128,7 +128,7 @@ fn during_system() {
         let (input, mut output) = inherited_pipe();
         ticks_during(
             move || {
-                let line = command("read line <&%; exit 7", input.as_raw_fd());
+                let line = command("read line </dev/fd/%; exit 7", input.as_raw_fd());
                 // SAFETY: a C string.
                 assert_status(unsafe { libc::system(line.as_ptr()) });
             },
@@ -149,7 +149,7 @@ fn inherited_pipe() -> (OwnedFd, PipeWriter) {
 fn during_the_end_of_a_popen() {
     on_every_driver(1, || {
         let (input, mut output) = inherited_pipe();
-        let line = command("echo ready; read line <&%; exit 7", input.as_raw_fd());
+        let line = command("echo ready; read line </dev/fd/%; exit 7", input.as_raw_fd());
         ticks_during(
             move || {
                 let mut answer = [0 as c_char; 16];
