@@ -274,9 +274,13 @@ impl Carried {
     /// What still waits does so for the calling coroutine again.
     pub(crate) fn give_back(mut self) {
         let kept = &mut self.held.kept;
-        kept.retain(|info| !sys::send_to_this_thread(info));
-        if let Some(coroutine) = current() {
+        if let Some(coroutine) = current()
+            && !kept.is_empty()
+        {
             let signals = coroutine.signals();
+            // It left with nothing of its own, if only these made a difference.
+            signals.own();
+            kept.retain(|info| !sys::send_to_this_thread(info));
             signals.held.borrow_mut().kept.append(kept);
         }
     }
