@@ -39,7 +39,9 @@ fn main() {
 
 /// Name, the signal that the parent sends when the case says that it is ready, and
 /// what is played.
-const CASES: [(&str, Option<c_int>, fn()); 9] = [
+type Case = (&'static str, Option<c_int>, fn());
+
+const CASES: [Case; 9] = [
     ("all_wait", Some(libc::SIGTERM), all_wait),
     ("one_computes", Some(libc::SIGTERM), one_computes),
     ("at_once", None, at_once),
