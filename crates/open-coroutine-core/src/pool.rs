@@ -15,12 +15,10 @@
 //!
 //! # Signals
 //!
-//! A thread of the pool has the signal mask of the thread that created the
-//! pool: what it would have inherited if the program had started it there.
-//! Blocking more would also block it in threads and processes that a job
-//! starts; inheriting from the submitter would make the mask of one coroutine
-//! that of the thread for life. A job for a coroutine with a mask of its own
-//! sets it for its time, see `io::offload`.
+//! A thread of the pool blocks all signals that it can leave to others: while it
+//! has no job it runs no code of the program. A job that does sets the mask that
+//! this code expects, for itself and for the threads and processes that it starts,
+//! see `io::offload`.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,7 +31,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sys::{self, SignalSet};
+use crate::sys;
 use crate::util::lock::Lock;
 
 /// What a thread of the pool runs.
@@ -58,7 +56,6 @@ impl Pool {
                 state: Lock::new(State::default()),
                 max_threads: max_threads.max(1),
                 keep_alive,
-                signal_mask: sys::signal_mask(),
             }),
         }
     }
@@ -160,7 +157,6 @@ struct Shared {
     state: Lock<State>,
     max_threads: usize,
     keep_alive: Duration,
-    signal_mask: SignalSet,
 }
 
 #[derive(Default)]
@@ -178,7 +174,7 @@ struct State {
 impl Shared {
     /// The life of a thread.
     fn serve(&self, seat: &Arc<Seat>) {
-        sys::set_signal_mask(self.signal_mask);
+        sys::set_signal_mask(sys::DEFERRABLE_SIGNALS);
         let mut next = seat.take();
         while let Some(job) = next {
             run(job);
@@ -411,14 +407,13 @@ mod tests {
     }
 
     #[test]
-    fn threads_have_the_signal_mask_of_the_creator_of_the_pool() {
-        let usual = sys::signal_mask();
+    fn threads_leave_signals_to_others() {
         let pool = Pool::default();
         let (sender, mask) = channel();
-        sys::set_signal_mask(usual | 1 << (libc::SIGUSR2 - 1));
         pool.submit(move || sender.send(sys::signal_mask()).unwrap())
             .unwrap();
-        sys::set_signal_mask(usual);
-        assert_eq!(usual, mask.recv().unwrap());
+        let kernel_leaves_out = sys::signal_set(libc::SIGKILL) | sys::signal_set(libc::SIGSTOP);
+        let expected = sys::DEFERRABLE_SIGNALS & !kernel_leaves_out;
+        assert_eq!(expected, mask.recv().unwrap());
     }
 }

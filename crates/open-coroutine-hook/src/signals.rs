@@ -1,9 +1,10 @@
 //! `sigwait(3)`, `sigtimedwait(2)`, `pause(2)`, `sigsuspend(2)`, `raise(3)`.
 //!
 //! A signal to the process goes to any thread that does not block it, workers
-//! between two coroutines and idle threads of the pool among them. So a program
-//! that waits for one blocks it before it starts the runtime, whose threads
-//! inherit the mask, and so do the coroutines.
+//! between two coroutines among them. So a program that waits for one blocks it
+//! before it spawns: in the only coroutine there is, whose mask the workers and
+//! later coroutines then have too, or before it starts the runtime. Threads of the
+//! program's own, the one that called `init` among them, must block it as well.
 
 use std::ffi::c_int;
 use std::mem;

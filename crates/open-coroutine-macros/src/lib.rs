@@ -18,6 +18,10 @@ use function::Entry;
 /// A runtime that cannot start is reported on standard error, and the process
 /// exits with status 1; a panic ends it with status 101, as ever.
 ///
+/// What `main` blocks of signals before it spawns anything is blocked in the whole
+/// process, as in a program with threads, and waits for `sigwait` or `signalfd`.
+/// Signal handlers run on the threads of the runtime.
+///
 /// # Arguments
 ///
 /// All of them can be left out. Each is an expression of the type that the

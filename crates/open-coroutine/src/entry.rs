@@ -12,6 +12,7 @@ use std::thread;
 
 use open_coroutine_core::join::JoinError;
 use open_coroutine_core::runtime::{Builder, Config, InitError, init, shutdown};
+use open_coroutine_core::sys;
 
 /// What the first coroutine gets, like a program's main thread: stacks are
 /// lazily mapped, and this is where command lines and set-up code run.
@@ -24,11 +25,16 @@ pub fn main<R: Termination + 'static>(config: Config, body: fn() -> R) -> ExitCo
         eprintln!("open-coroutine: {}", chain(&error));
         process::exit(1);
     }
-    let outcome = run("main", body);
+    // From here on this thread runs no code of the program.
+    let before = sys::set_signal_mask(sys::DEFERRABLE_SIGNALS);
+    let outcome = run("main", move || (body().report(), sys::signal_mask()));
     if let Err(error) = shutdown() {
         eprintln!("open-coroutine: {error}");
     }
-    unwrap(outcome)
+    // What the program blocked to the end is not to end it now.
+    let mask = outcome.as_ref().map_or(before, |(_, mask)| *mask);
+    sys::set_signal_mask(mask);
+    unwrap(outcome.map(|(code, _)| code))
 }
 
 /// Runs `body` as a coroutine, on the runtime that is there or a new one that
@@ -39,13 +45,19 @@ pub fn test<R: Termination + 'static>(config: Config, body: fn() -> R) -> ExitCo
         Ok(()) | Err(InitError::AlreadyRunning) => {}
         Err(error) => panic!("cannot start the runtime: {}", chain(&error)),
     }
-    unwrap(run(thread::current().name().unwrap_or("test"), body))
+    let thread = thread::current();
+    unwrap(run(thread.name().unwrap_or("test"), move || {
+        body().report()
+    }))
 }
 
 /// Waits for `body` to end as a coroutine called `name`.
-fn run<R: Termination + 'static>(name: &str, body: fn() -> R) -> Result<ExitCode, JoinError> {
+fn run<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
     let builder = Builder::new().name(name).stack_size(STACK_SIZE);
-    match builder.spawn(move || body().report()) {
+    match builder.spawn(body) {
         Ok(handle) => handle.join(),
         Err(error) => Err(JoinError::NotStarted(error)),
     }

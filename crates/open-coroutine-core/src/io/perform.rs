@@ -156,9 +156,8 @@ pub(super) fn wait_ready(fd: RawFd, events: u32, deadline: Option<Instant>) -> i
 }
 
 /// Runs `job` on a thread of a pool and waits for it; a panic goes on in the
-/// caller. For calls that no driver can do. If the caller has a signal mask of
-/// its own, the thread has it meanwhile, and what is pending under it. On a plain
-/// thread, or if the pool has no thread and can start none, `job` runs right
+/// caller. For calls that no driver can do. The thread has the caller's signal
+/// mask meanwhile, and what is pending under one of its own. On a plain thread, or if the pool has no thread and can start none, `job` runs right
 /// here.
 ///
 /// # Panics

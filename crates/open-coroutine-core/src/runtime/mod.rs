@@ -134,6 +134,10 @@ impl Error for ShutdownError {}
 
 /// Starts the runtime.
 ///
+/// Its threads inherit the caller's signal mask. A coroutine that changes its mask
+/// while it is the only task changes theirs, but not the caller's: a thread that
+/// goes on beside the runtime can be given any signal that it does not block.
+///
 /// # Errors
 ///
 /// If it is running, if `config` makes no sense, or if the system refuses what

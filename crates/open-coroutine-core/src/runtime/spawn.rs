@@ -55,8 +55,9 @@ impl Builder {
     /// Runs `body` as a coroutine. Starts a runtime with the default
     /// configuration if none is running.
     ///
-    /// Spawned by a coroutine that has changed its signal mask, the task begins
-    /// with that mask; else with the one of the thread that started the runtime.
+    /// Spawned by a coroutine, the task begins with that one's signal mask. Spawned
+    /// by a thread, it begins with the mask of the thread that started the runtime,
+    /// or with the last one that a coroutine has set while it was the only one.
     ///
     /// # Errors
     ///

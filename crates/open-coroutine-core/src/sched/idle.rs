@@ -70,7 +70,7 @@ impl Worker {
             left
         };
         let mut driver = self.driver.borrow_mut();
-        driver.wait(timeout, &mut |request| self.completed(request));
+        self.receptive(|| driver.wait(timeout, &mut |request| self.completed(request)));
     }
 
     /// Steps W2 and W3 of the sleep protocol, for a worker that has work.

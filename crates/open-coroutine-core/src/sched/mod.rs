@@ -7,7 +7,8 @@
 //! * `limit`: how many coroutines may be alive.
 //! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
 //!   state of its wait.
-//! * `signals`: its signal mask, and the signals that wait for it.
+//! * `signals`: its signal mask, and the signals that wait for it;
+//!   `process_signals`: which threads take those to the process.
 //! * `handled`: what signal handlers wake.
 //! * `hooks`: the families of functions that suspend a coroutine.
 //! * `ordered`: the queue of what has a priority.
@@ -31,6 +32,7 @@ mod idle;
 mod limit;
 mod local;
 mod ordered;
+mod process_signals;
 mod scheduled;
 mod shared;
 mod signals;

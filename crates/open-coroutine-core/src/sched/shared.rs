@@ -18,6 +18,7 @@ use super::hooks::Hooks;
 use super::limit::Limit;
 use super::local;
 use super::ordered::Ordered;
+use super::process_signals::ProcessSignals;
 use super::scheduled::Scheduled;
 use super::sleep::Sleepers;
 use super::watch::Watcher;
@@ -121,6 +122,7 @@ pub struct Shared {
     pub(super) sleepers: Sleepers,
     /// Who looks after stranded run-next slots, see `README.md`.
     pub(super) watcher: Watcher,
+    pub(super) process_signals: ProcessSignals,
     /// Tasks spawned and not yet ended.
     tasks: AtomicUsize,
     /// Changes when `tasks` becomes 0 while somebody waits for that.
@@ -159,6 +161,7 @@ impl Shared {
             ordered: Ordered::new(),
             sleepers: Sleepers::new(settings.workers),
             watcher: Watcher::new(),
+            process_signals: ProcessSignals::new(settings.workers),
             tasks: AtomicUsize::new(0),
             drained: AtomicU32::new(0),
             limit: Limit::new(settings.max_size),
@@ -229,6 +232,12 @@ impl Shared {
     pub(super) fn wake_one(&self) {
         if let Some(worker) = self.sleepers.choose_sleeper() {
             self.wake(worker);
+        }
+    }
+
+    pub(super) fn wake_all(&self) {
+        for index in 0..self.seats.len() {
+            self.wake(index);
         }
     }
 
@@ -351,6 +360,11 @@ impl Shared {
         }
     }
 
+    /// Whether one task is alive. What has been joined is not.
+    pub(super) fn is_last_task(&self) -> bool {
+        self.tasks.load(SeqCst) == 1
+    }
+
     fn register(&self, coroutine: NonNull<Scheduled>) {
         let mut all = self.all.lock();
         // SAFETY: the caller has just made it.
@@ -411,9 +425,7 @@ impl Shared {
     /// never does.
     pub fn stop(&self) {
         self.stopping.store(true, SeqCst);
-        for index in 0..self.seats.len() {
-            self.wake(index);
-        }
+        self.wake_all();
         self.cancel_unstarted();
         let left: Vec<_> = {
             let all = self.all.lock();

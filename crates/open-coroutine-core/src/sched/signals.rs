@@ -16,8 +16,10 @@
 //!    [`depart`](Held::depart)s: it takes what is pending for the thread, keeps
 //!    it with the coroutine, and sets the worker's mask. What is pending for the
 //!    process is left alone: another thread or coroutine may take it.
-//! 4. A job that a thread of a pool runs for the coroutine arrives there with
-//!    what was kept, and departs at its end ([`Carried`]).
+//! 4. A job that a thread of a pool runs for the coroutine has its mask there,
+//!    arrives with what was kept, and departs at its end ([`Carried`]).
+//! 5. A change of the mask by the only task there is changes that of the workers
+//!    too, see `process_signals`.
 //!
 //! # Invariants
 //!
@@ -33,6 +35,7 @@ use std::ffi::c_int;
 use libc::siginfo_t;
 
 use super::hooks::Hooks;
+use super::scheduled::Scheduled;
 use super::suspend::current;
 use crate::sys::{self, SignalSet};
 use crate::util::handler;
@@ -159,27 +162,49 @@ impl Held {
     }
 }
 
-/// The calling coroutine's, unless its hooks leave signals out or a handler of
-/// the program runs.
-fn own_signals() -> Option<&'static Signals> {
+/// The calling coroutine, unless its hooks leave signals out or a handler of the
+/// program runs.
+fn with_own_signals() -> Option<&'static Scheduled> {
     let coroutine = current()?;
-    (coroutine.hooks().contains(Hooks::SIGNALS) && !handler::is_inside())
-        .then(|| coroutine.signals())
+    (coroutine.hooks().contains(Hooks::SIGNALS) && !handler::is_inside()).then_some(coroutine)
 }
 
 /// Changes the signal mask of the calling coroutine, and returns the one before.
 /// `None` if the mask is the thread's: on a plain thread, in a signal handler,
 /// and where signals are not hooked.
 pub fn change_signal_mask(change: impl FnOnce(SignalSet) -> SignalSet) -> Option<SignalSet> {
-    let signals = own_signals()?;
-    let before = signals.mask();
+    let coroutine = with_own_signals()?;
+    let before = coroutine.signals().mask();
     let after = change(before) & !UNBLOCKABLE;
     if after != before {
-        signals.own();
-        signals.held.borrow_mut().mask = after;
-        sys::set_signal_mask(after & !NEVER_BLOCKED);
+        coroutine.set_signal_mask(after);
     }
     Some(before)
+}
+
+impl Scheduled {
+    /// Changes the mask of this coroutine, which calls it, and that of the
+    /// workers if it is the only one (steps 3 and 5 of `process_signals`).
+    fn set_signal_mask(&self, mask: SignalSet) {
+        let signals = self.signals();
+        let was_own = signals.is_own();
+        signals.own();
+        signals.held.borrow_mut().mask = mask;
+        let blocked = mask & !NEVER_BLOCKED;
+        // In the child of a fork there are no other workers.
+        let is_adopted =
+            !self.has_stopped() && self.shared().adopt_signal_mask(self.home(), blocked);
+        if is_adopted && !was_own && mask == blocked {
+            signals.is_own.set(false);
+        }
+        // A handler that runs here may leave by a jump.
+        sys::set_signal_mask(blocked);
+        if is_adopted {
+            self.shared().spread_signal_mask(blocked);
+        } else if !self.has_stopped() {
+            self.shared().open_signals(blocked);
+        }
+    }
 }
 
 /// The signal mask that a task spawned here begins with; `None` for that of its
@@ -192,7 +217,8 @@ pub(crate) fn inherited_signal_mask() -> Option<SignalSet> {
 /// To be called after the caller has sent `signal` to itself: if it is blocked,
 /// it goes where the calling coroutine goes.
 pub fn sent_signal_to_self(signal: c_int) {
-    if let Some(signals) = own_signals()
+    let signals = with_own_signals().map(Scheduled::signals);
+    if let Some(signals) = signals
         && !signals.is_own()
         && sys::signal_mask() & sys::signal_set(signal) != 0
     {
@@ -202,38 +228,60 @@ pub fn sent_signal_to_self(signal: c_int) {
 
 /// The calling coroutine's mask and what waits for it, for a job that another
 /// thread runs on its behalf.
-pub(crate) struct Carried(Held);
+pub(crate) struct Carried {
+    held: Held,
+    /// Whether the coroutine has a mask of its own.
+    is_own: bool,
+}
 
-/// Takes the caller's signals along, if it has a mask of its own.
+/// Takes the caller's signals along; `None` on a plain thread.
 pub(crate) fn carry_signals() -> Option<Carried> {
-    let signals = current()?.signals();
-    if !signals.is_own() {
-        return None;
-    }
-    let mut held = signals.held.borrow_mut();
-    held.keep_pending();
-    Some(Carried(Held {
-        mask: held.mask,
-        kept: std::mem::take(&mut held.kept),
-    }))
+    let coroutine = current()?;
+    let signals = coroutine.signals();
+    let is_own = signals.is_own();
+    let held = if is_own {
+        let mut held = signals.held.borrow_mut();
+        held.keep_pending();
+        Held {
+            mask: held.mask,
+            kept: std::mem::take(&mut held.kept),
+        }
+    } else {
+        Held {
+            // SAFETY: called on the coroutine, whose worker is valid until it
+            // suspends.
+            mask: unsafe { &*coroutine.worker() }.signal_mask(),
+            kept: Vec::new(),
+        }
+    };
+    Some(Carried { held, is_own })
 }
 
 impl Carried {
     /// Runs `job` on the calling thread, with the mask, and with what was kept
     /// pending.
     pub(crate) fn run<R>(&mut self, job: impl FnOnce() -> R) -> R {
-        let usual = self.0.arrive();
+        let usual = self.held.arrive();
         let result = job();
-        self.0.depart(usual);
+        if self.is_own {
+            self.held.depart(usual);
+        } else {
+            sys::set_signal_mask(usual);
+        }
         result
     }
 
     /// What still waits does so for the calling coroutine again.
     pub(crate) fn give_back(mut self) {
-        self.0.kept.retain(|info| !sys::send_to_this_thread(info));
-        if let Some(coroutine) = current() {
+        let kept = &mut self.held.kept;
+        if let Some(coroutine) = current()
+            && !kept.is_empty()
+        {
             let signals = coroutine.signals();
-            signals.held.borrow_mut().kept.append(&mut self.0.kept);
+            // It left with nothing of its own, if only these made a difference.
+            signals.own();
+            kept.retain(|info| !sys::send_to_this_thread(info));
+            signals.held.borrow_mut().kept.append(kept);
         }
     }
 }

@@ -167,6 +167,13 @@ pub fn stop_diverting() {
     }
 }
 
+impl Scheduled {
+    /// Whether it has called [`stop_diverting`].
+    pub(super) fn has_stopped(&self) -> bool {
+        self.pass_through().get() >= STOPPED
+    }
+}
+
 /// Lets others run. False if the caller is no coroutine.
 pub fn try_yield() -> bool {
     let Some(coroutine) = current() else {

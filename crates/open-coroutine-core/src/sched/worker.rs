@@ -20,7 +20,6 @@ use super::shared::{Message, Outside, Runnable, Seat, Shared, TimerEvent};
 use super::suspend::IoWait;
 use crate::driver::{Driver, Op, Request};
 use crate::stack::Stack;
-use crate::sys::{self, SignalSet};
 use crate::task::{Failure, Run};
 use crate::tls::ThreadTls;
 
@@ -41,8 +40,6 @@ pub(crate) struct Worker {
     pinned: RefCell<VecDeque<NonNull<Scheduled>>>,
     pub(super) driver: RefCell<Driver>,
     thread: Option<ThreadTls>,
-    /// The signal mask of the thread while it runs no coroutine with its own.
-    signal_mask: SignalSet,
     /// Coroutines without a task; it owns them.
     pub(super) cache: RefCell<Cache>,
     /// Whether a timer will look for what can be trimmed.
@@ -102,7 +99,6 @@ pub(crate) fn start(
         pinned: RefCell::new(VecDeque::new()),
         driver: RefCell::new(driver),
         thread,
-        signal_mask: sys::signal_mask(),
         cache: RefCell::default(),
         trim_armed: Cell::new(false),
         has_warm_stacks: Cell::new(false),
@@ -130,10 +126,6 @@ impl Worker {
     /// The storage of the worker's thread, in full mode.
     pub(super) fn thread(&self) -> Option<&ThreadTls> {
         self.thread.as_ref()
-    }
-
-    pub(super) fn signal_mask(&self) -> SignalSet {
-        self.signal_mask
     }
 
     /// `fd` is closed: what waits on it ends.
@@ -395,9 +387,10 @@ impl Worker {
     fn end(&self, task: Arc<dyn Run>) {
         let mut ended = task;
         loop {
+            // First, so that whoever has joined it knows whether he is alone.
+            self.shared.task_ended();
             self.shared.announce_end(&*ended);
             let next = self.shared.limit.release();
-            self.shared.task_ended();
             match next.map(|task| self.assign(task)) {
                 None => return,
                 Some(Ok(coroutine)) => {
@@ -422,7 +415,7 @@ impl Worker {
         self.read_mail();
         self.fire_timers();
         let mut driver = self.driver.borrow_mut();
-        driver.poll(&mut |request| self.completed(request));
+        self.receptive(|| driver.poll(&mut |request| self.completed(request)));
         drop(driver);
         self.share();
     }
@@ -438,6 +431,7 @@ impl Worker {
     }
 
     pub(super) fn read_mail(&self) {
+        self.follow_signal_mask();
         for coroutine in self.seat().handled.take() {
             self.requeue(coroutine);
         }

@@ -18,10 +18,27 @@ const SET_SIZE: usize = mem::size_of::<SignalSet>();
 /// them.
 pub const LIBC_SIGNALS: SignalSet = 1 << 31 | 1 << 32;
 
+/// What a thread that runs no code of the program can leave to others: not what
+/// the thread itself causes, nor what comes to one certain thread for libc
+/// ([`LIBC_SIGNALS`]) or for a runtime (`SIGURG`).
+pub const DEFERRABLE_SIGNALS: SignalSet = !(LIBC_SIGNALS
+    | bit(libc::SIGSEGV)
+    | bit(libc::SIGBUS)
+    | bit(libc::SIGFPE)
+    | bit(libc::SIGILL)
+    | bit(libc::SIGTRAP)
+    | bit(libc::SIGSYS)
+    | bit(libc::SIGABRT)
+    | bit(libc::SIGURG));
+
+const fn bit(signal: c_int) -> SignalSet {
+    1 << (signal - 1)
+}
+
 /// The set of `signal` alone; empty if there is no such signal.
 pub fn signal_set(signal: c_int) -> SignalSet {
     if (1..=64).contains(&signal) {
-        1 << (signal - 1)
+        bit(signal)
     } else {
         0
     }
