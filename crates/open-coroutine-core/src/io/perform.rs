@@ -120,9 +120,12 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
             return unsafe { blocking(Awaits::System, op) };
         };
         if is_nonblocking(fd) {
+            // Also if it was closed since the attempt, or is a file, which waits
+            // for the disk all the same: the call itself says what is.
+            // SAFETY: the caller's promise.
+            let result = unsafe { op.run() };
             sched::spend();
-            // SAFETY: the caller's promise; the kernel does not block.
-            return attempt.unwrap_or_else(|| unsafe { op.run() });
+            return result;
         }
         if is_shut_down {
             // A datagram socket with nothing to read: who does not wait gets
