@@ -217,8 +217,8 @@ fn use_in_some_way(fd: RawFd, way: usize) -> Result<usize, c_int> {
                     events: libc::POLLIN,
                     revents: 0,
                 };
-                let ready = libc::poll(&raw mut entry, 1, -1);
-                assert_eq!(1, ready);
+                let ready = check(libc::poll(&raw mut entry, 1, -1) as isize);
+                assert_eq!(Ok(1), ready);
                 return Err(libc::EBADF);
             }
             3 => libc::accept(fd, ptr::null_mut(), ptr::null_mut()) as isize,
