@@ -309,6 +309,41 @@ fn a_close_by_number_ends_waits() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn a_thread_that_replaces_by_number_ends_waits() {
+    on_every_driver(1, || {
+        let (reader, _writer) = pipe().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let (from, to) = (null.as_raw_fd() as usize, reader.as_raw_fd() as usize);
+        ticks_during(
+            move || {
+                let mut byte = 0_u8;
+                let start = (&raw mut byte) as usize;
+                let fd = reader.as_raw_fd() as usize;
+                let error = call(libc::SYS_read, [fd, start, 1, 0, 0, 0]).unwrap_err();
+                assert_eq!(Some(libc::EBADF), error.raw_os_error());
+            },
+            move || {
+                let replace = move || call(libc::SYS_dup2, [from, to, 0, 0, 0, 0]).unwrap();
+                assert_eq!(to, std::thread::spawn(replace).join().unwrap());
+                drop(null);
+            },
+        );
+    });
+}
+
+#[test]
+fn a_wait_that_nothing_could_match_is_refused() {
+    on_every_driver(1, || {
+        let word = AtomicU32::new(0);
+        let operation = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
+        let start = word.as_ptr() as usize;
+        let error = call(libc::SYS_futex, [start, operation as usize, 0, 0, 0, 0]).unwrap_err();
+        assert_eq!(Some(libc::EINVAL), error.raw_os_error());
+    });
+}
+
+#[test]
 fn calls_that_nobody_looks_at_pass_through() {
     on_every_driver(1, || {
         let pid = call(libc::SYS_getpid, [0; 6]).unwrap();
