@@ -73,19 +73,15 @@ fn during_receives_of_every_kind() {
             let mut buffers = [buffer(one), buffer(other)];
             let mut message = message(&mut buffers);
             // SAFETY: two buffers within the slice.
-            assert_eq!(
-                6,
-                check(unsafe { libc::recvmsg(fd, &raw mut message, 0) }).unwrap()
-            );
+            let count = unsafe { libc::recvmsg(fd, &raw mut message, 0) };
+            assert_eq!(6, check(count).unwrap());
         });
         receives(|fd, bytes| {
             let (one, other) = bytes.split_at_mut(5);
             let buffers = [buffer(one), buffer(other)];
             // SAFETY: two buffers within the slice.
-            assert_eq!(
-                6,
-                check(unsafe { libc::readv(fd, buffers.as_ptr(), 2) }).unwrap()
-            );
+            let count = unsafe { libc::readv(fd, buffers.as_ptr(), 2) };
+            assert_eq!(6, check(count).unwrap());
         });
         receives(|fd, bytes| {
             let start = bytes.as_mut_ptr().cast();

@@ -68,7 +68,7 @@ fn byte_at(position: usize) -> u8 {
     (position.wrapping_mul(0x9E37_79B9) >> 16) as u8
 }
 
-fn pieces<'a>(bytes: &'a mut [u8], random: &mut Random) -> [libc::iovec; 2] {
+fn pieces(bytes: &mut [u8], random: &mut Random) -> [libc::iovec; 2] {
     let middle = random.below(bytes.len());
     let (first, second) = bytes.split_at_mut(middle);
     [first, second].map(|piece| libc::iovec {
