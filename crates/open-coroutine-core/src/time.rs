@@ -4,6 +4,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::sched;
+use crate::sys;
 
 /// Suspends the calling coroutine for at least `duration`; on a plain thread
 /// it is `std::thread::sleep`.
@@ -24,8 +25,6 @@ pub fn yield_now() {
     }
 }
 
-pub use crate::sys::to_duration as duration;
-
 /// The time of `clock`.
 pub fn now(clock: libc::clockid_t) -> Duration {
     // SAFETY: all-zero bytes are a valid time, and `now` lives across the call.
@@ -34,5 +33,5 @@ pub fn now(clock: libc::clockid_t) -> Duration {
         libc::clock_gettime(clock, &raw mut now);
         now
     };
-    duration(&now).unwrap_or_default()
+    sys::to_duration(&now).unwrap_or_default()
 }

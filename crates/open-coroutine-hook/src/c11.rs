@@ -11,7 +11,7 @@ use libc::{pthread_cond_t, pthread_key_t, pthread_mutex_t, pthread_once_t, pthre
 use open_coroutine_core::io::Awaits;
 use open_coroutine_core::sched::{self, Hooks};
 use open_coroutine_core::sync::{Limit, foreign};
-use open_coroutine_core::{time, tls};
+use open_coroutine_core::{sys, tls};
 
 use crate::convert::{divert, offload};
 use crate::mutexes::{self, limit};
@@ -197,7 +197,7 @@ pub unsafe extern "C-unwind" fn thrd_sleep(
     remaining: *mut timespec,
 ) -> c_int {
     // SAFETY: the caller passes a readable time.
-    let valid = unsafe { period.as_ref() }.and_then(time::duration);
+    let valid = unsafe { period.as_ref() }.and_then(sys::to_duration);
     match valid {
         Some(period) if divert(Hooks::SLEEPS) => {
             times::sleep_for(period);

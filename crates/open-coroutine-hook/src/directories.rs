@@ -58,6 +58,28 @@ offloaded! { FILES, System:
     fn readlinkat(dir: c_int, path: *const c_char, buf: *mut c_char, len: size_t) -> ssize_t;
     /// `realpath(3)`
     fn realpath(path: *const c_char, resolved: *mut c_char) -> *mut c_char;
+    /// `readlink(2)`, as programs call it that are compiled with
+    /// `_FORTIFY_SOURCE`: `size` is that of the buffer.
+    fn __readlink_chk(
+        path: *const c_char,
+        buf: *mut c_char,
+        len: size_t,
+        size: size_t
+    ) -> ssize_t;
+    /// `readlinkat(2)`, with the size of the buffer too
+    fn __readlinkat_chk(
+        dir: c_int,
+        path: *const c_char,
+        buf: *mut c_char,
+        len: size_t,
+        size: size_t
+    ) -> ssize_t;
+    /// `realpath(3)`, with the size of the buffer too
+    fn __realpath_chk(
+        path: *const c_char,
+        resolved: *mut c_char,
+        size: size_t
+    ) -> *mut c_char;
     /// `opendir(3)`
     fn opendir(path: *const c_char) -> *mut DIR;
     /// `access(2)`

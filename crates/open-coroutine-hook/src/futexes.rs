@@ -40,7 +40,10 @@ impl Futex {
         unsafe {
             match command {
                 libc::FUTEX_WAIT if divert(Hooks::LOCKS) => Some(self.wait(futex::MATCH_ANY)),
-                libc::FUTEX_WAIT_BITSET if divert(Hooks::LOCKS) => Some(self.wait(self.f as u32)),
+                // What no wake could match is the kernel's to refuse.
+                libc::FUTEX_WAIT_BITSET if self.f as u32 != 0 && divert(Hooks::LOCKS) => {
+                    Some(self.wait(self.f as u32))
+                }
                 libc::FUTEX_WAKE => Some(futex::wake(self.word, self.value, futex::MATCH_ANY)),
                 libc::FUTEX_WAKE_BITSET => Some(futex::wake(self.word, self.value, self.f as u32)),
                 libc::FUTEX_REQUEUE => Some(futex::requeue(

@@ -11,8 +11,8 @@ use libc::{
     rusage, siginfo_t, size_t, termios, uid_t, winsize,
 };
 use open_coroutine_core::io::Awaits;
+use open_coroutine_core::runtime;
 use open_coroutine_core::sched::{self, Hooks};
-use open_coroutine_core::sync::futex;
 
 use crate::convert::{divert, offload};
 use crate::real;
@@ -30,8 +30,8 @@ pub unsafe extern "C" fn fork() -> pid_t {
     let pid =
         unsafe { sched::without_diversion(|| sched::on_thread_storage(|| real::fork.get()())) };
     if pid == 0 {
-        sched::stop_diverting();
-        futex::abandon();
+        // SAFETY: in the child only the calling thread exists.
+        unsafe { runtime::abandon() };
     }
     pid
 }

@@ -91,7 +91,7 @@ unsafe fn closing(number: c_long, [a, b, c, ..]: [usize; 6]) -> Option<c_long> {
             libc::SYS_dup3 => descriptors::dup3(a as c_int, b as c_int, c as c_int),
             libc::SYS_fcntl => descriptors::fcntl(a as c_int, b as c_int, c),
             libc::SYS_ioctl => descriptors::ioctl(a as c_int, b as _, c),
-            _ => return None,
+            _ => return closing_by_old_number(number, [a, b]),
         }
     };
     Some(result.into())
@@ -184,6 +184,17 @@ unsafe fn waiting_for_status(number: c_long, args: [usize; 6]) -> Option<c_long>
 
 cfg_select! {
     target_arch = "x86_64" => {
+        /// [`closing`], for calls that newer architectures do without.
+        ///
+        /// # Safety
+        ///
+        /// The contract of the system call.
+        unsafe fn closing_by_old_number(number: c_long, [a, b]: [usize; 2]) -> Option<c_long> {
+            // SAFETY: the caller's contract.
+            let replace = || unsafe { descriptors::dup2(a as c_int, b as c_int) };
+            (number == libc::SYS_dup2).then(|| replace().into())
+        }
+
         /// [`waiting`], for calls that newer architectures do without.
         ///
         /// # Safety
@@ -199,7 +210,6 @@ cfg_select! {
                     libc::SYS_select => waiting::select(int(a), b as _, c as _, d as _, e as _),
                     libc::SYS_epoll_wait => waiting::epoll_wait(int(a), b as _, int(c), int(d)),
                     libc::SYS_open => files::open(a as _, int(b), c as mode_t),
-                    libc::SYS_dup2 => descriptors::dup2(int(a), int(b)),
                     _ => return None,
                 }
             };
@@ -207,6 +217,11 @@ cfg_select! {
         }
     }
     _ => {
+        /// There are none on this architecture.
+        unsafe fn closing_by_old_number(_number: c_long, _args: [usize; 2]) -> Option<c_long> {
+            None
+        }
+
         /// There are none on this architecture.
         unsafe fn waiting_by_old_number(_number: c_long, _args: [usize; 6]) -> Option<c_long> {
             None

@@ -350,6 +350,9 @@ real! { UNCHECKED:
     fn __pread64_chk(c_int, *mut c_void, size_t, off64_t, size_t) -> ssize_t;
     fn __recv_chk(c_int, *mut c_void, size_t, size_t, c_int) -> ssize_t;
     fn __recvfrom_chk(c_int, *mut c_void, size_t, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t;
+    fn __readlink_chk(*const c_char, *mut c_char, size_t, size_t) -> ssize_t;
+    fn __readlinkat_chk(c_int, *const c_char, *mut c_char, size_t, size_t) -> ssize_t;
+    fn __realpath_chk(*const c_char, *mut c_char, size_t) -> *mut c_char;
     fn __poll_chk(*mut pollfd, nfds_t, c_int, size_t) -> c_int;
     fn __ppoll_chk(*mut pollfd, nfds_t, *const timespec, *const sigset_t, size_t) -> c_int;
     fn lockf64(c_int, c_int, off64_t) -> c_int;

@@ -74,19 +74,13 @@ pub unsafe extern "C" fn sigtimedwait(
         return unsafe { real::sigtimedwait.get()(set, info, timeout) };
     }
     // SAFETY: the caller passes a valid time, or null for none.
-    let timeout = match unsafe { timeout.as_ref() }.map(duration) {
+    let timeout = match unsafe { timeout.as_ref() }.map(sys::to_duration) {
         Some(None) => return to_int(-(libc::EINVAL as isize)),
         Some(timeout) => timeout,
         None => None,
     };
     // SAFETY: the caller's contract.
     to_int(unsafe { wait(set, info, timeout) })
-}
-
-fn duration(time: &timespec) -> Option<Duration> {
-    let seconds = u64::try_from(time.tv_sec).ok()?;
-    let nanoseconds = u32::try_from(time.tv_nsec).ok()?;
-    (nanoseconds < 1_000_000_000).then(|| Duration::new(seconds, nanoseconds))
 }
 
 /// # Safety

@@ -18,7 +18,7 @@ use crate::{identity, real};
 /// None beyond those of any C function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sched_yield() -> c_int {
-    if !divert(Hooks::LOCKS) {
+    if !divert(Hooks::SLEEPS) {
         // SAFETY: takes nothing.
         return unsafe { real::sched_yield.get()() };
     }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use libc::{clockid_t, timespec};
 use open_coroutine_core::sched::{self, Hooks};
-use open_coroutine_core::time::{duration, now};
+use open_coroutine_core::sys;
+use open_coroutine_core::time::now;
 
 use crate::convert::{divert, to_int};
 use crate::real;
@@ -30,7 +31,7 @@ pub unsafe extern "C" fn nanosleep(request: *const timespec, remaining: *mut tim
         return unsafe { real::nanosleep.get()(request, remaining) };
     }
     // SAFETY: the caller passes a readable time.
-    let Some(time) = duration(unsafe { &*request }) else {
+    let Some(time) = sys::to_duration(unsafe { &*request }) else {
         return to_int(-(libc::EINVAL as isize));
     };
     sleep_for(time);
@@ -59,7 +60,7 @@ pub unsafe extern "C" fn clock_nanosleep(
         return unsafe { real::clock_nanosleep.get()(clock, flags, request, remaining) };
     }
     // SAFETY: the caller passes a readable time.
-    let Some(time) = duration(unsafe { &*request }) else {
+    let Some(time) = sys::to_duration(unsafe { &*request }) else {
         return libc::EINVAL;
     };
     if flags & libc::TIMER_ABSTIME == 0 {

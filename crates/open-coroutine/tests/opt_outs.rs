@@ -77,6 +77,13 @@ fn a_family_can_be_left_out() {
 }
 
 #[test]
+fn yielding_belongs_to_the_sleeps() {
+    with_hooks(Hooks::SLEEPS, || assert!(suspends(thread::yield_now)));
+    let others = Hooks::ALL.without(Hooks::SLEEPS);
+    with_hooks(others, || assert!(!suspends(thread::yield_now)));
+}
+
+#[test]
 fn a_section_can_be_left_out() {
     with_hooks(true, || {
         assert!(!suspends(|| without_hooks(sleep)));

@@ -149,7 +149,10 @@ fn inherited_pipe() -> (OwnedFd, PipeWriter) {
 fn during_the_end_of_a_popen() {
     on_every_driver(1, || {
         let (input, mut output) = inherited_pipe();
-        let line = command("echo ready; read line </dev/fd/%; exit 7", input.as_raw_fd());
+        let line = command(
+            "echo ready; read line </dev/fd/%; exit 7",
+            input.as_raw_fd(),
+        );
         ticks_during(
             move || {
                 let mut answer = [0 as c_char; 16];

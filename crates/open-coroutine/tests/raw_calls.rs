@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use libc::{epoll_event, pollfd, timespec};
@@ -102,19 +102,20 @@ fn during_sleeps() {
     on_every_driver(1, || {
         let time = timespec {
             tv_sec: 0,
-            tv_nsec: 60_000_000,
+            tv_nsec: 5_000_000,
         };
         for (number, first) in [(libc::SYS_nanosleep, 0), (libc::SYS_clock_nanosleep, 2)] {
+            // However long that takes, it runs before the sleeper does again.
+            let has_run = Arc::new(AtomicBool::new(false));
+            let runs = has_run.clone();
+            let other = open_coroutine::spawn(move || runs.store(true, SeqCst));
             let begin = Instant::now();
-            ticks_during(
-                move || {
-                    let mut args = [0; 6];
-                    args[first] = &raw const time as usize;
-                    assert_eq!(0, call(number, args).unwrap());
-                    assert!(begin.elapsed() >= Duration::from_millis(60));
-                },
-                || {},
-            );
+            let mut args = [0; 6];
+            args[first] = &raw const time as usize;
+            assert_eq!(0, call(number, args).unwrap());
+            assert!(begin.elapsed() >= Duration::from_millis(5));
+            assert!(has_run.load(SeqCst));
+            other.join().unwrap();
         }
     });
 }
@@ -305,6 +306,41 @@ fn a_close_by_number_ends_waits() {
         .unwrap();
         let error = waiter.join().unwrap().unwrap_err();
         assert_eq!(Some(libc::EBADF), error.raw_os_error());
+    });
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_thread_that_replaces_by_number_ends_waits() {
+    on_every_driver(1, || {
+        let (reader, _writer) = pipe().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let (from, to) = (null.as_raw_fd() as usize, reader.as_raw_fd() as usize);
+        ticks_during(
+            move || {
+                let mut byte = 0_u8;
+                let start = (&raw mut byte) as usize;
+                let fd = reader.as_raw_fd() as usize;
+                let error = call(libc::SYS_read, [fd, start, 1, 0, 0, 0]).unwrap_err();
+                assert_eq!(Some(libc::EBADF), error.raw_os_error());
+            },
+            move || {
+                let replace = move || call(libc::SYS_dup2, [from, to, 0, 0, 0, 0]).unwrap();
+                assert_eq!(to, std::thread::spawn(replace).join().unwrap());
+                drop(null);
+            },
+        );
+    });
+}
+
+#[test]
+fn a_wait_that_nothing_could_match_is_refused() {
+    on_every_driver(1, || {
+        let word = AtomicU32::new(0);
+        let operation = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
+        let start = word.as_ptr() as usize;
+        let error = call(libc::SYS_futex, [start, operation as usize, 0, 0, 0, 0]).unwrap_err();
+        assert_eq!(Some(libc::EINVAL), error.raw_os_error());
     });
 }
 

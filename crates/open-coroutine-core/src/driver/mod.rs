@@ -45,7 +45,7 @@ use uring::Uring;
 
 pub use op::Op;
 pub use request::Request;
-pub use waiters::{FdWaiters, anyone_waits_on, begin_close};
+pub use waiters::{FdWaiters, abandon, anyone_waits, anyone_waits_on, begin_close};
 pub use waker::Waker;
 
 /// The kinds of driver.

@@ -95,6 +95,28 @@ pub fn anyone_waits_on(fd: RawFd) -> bool {
     })
 }
 
+/// Whether a request of any driver may wait on any descriptor.
+pub fn anyone_waits() -> bool {
+    USED_SLOTS.load(Relaxed) != 0
+}
+
+/// Forgets all requests, in the child of a fork: they are its parent's, who goes
+/// on to wait for them.
+///
+/// # Safety
+///
+/// No other thread exists, and the caller's is not inside this module.
+pub unsafe fn abandon() {
+    let used = USED_SLOTS.swap(0, Relaxed);
+    // The memory of the parent's counters is left alone, and new drivers map
+    // their own.
+    for slot in &SLOTS[..used] {
+        slot.store(ptr::null_mut(), Relaxed);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { FREE_SLOTS.abandon(Vec::new()) };
+}
+
 fn index(fd: RawFd) -> usize {
     fd as usize % COUNTERS
 }

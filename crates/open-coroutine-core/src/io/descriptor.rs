@@ -9,9 +9,12 @@
 //! 1. An entry counts only if it carries the current generation. Whatever may
 //!    set `O_NONBLOCK` (fcntl, ioctl) starts a new one, because the flag belongs
 //!    to the open file, which other descriptors share.
-//! 2. Closing, replacing or creating a descriptor clears its entry.
-//! 3. The generation is read before the kernel is asked, so an answer that was
-//!    overtaken by a change is kept under the old generation and does not count.
+//! 2. Closing, replacing or creating a descriptor clears its entry, and makes it
+//!    another one: its upper half counts how often that was done.
+//! 3. Generation and entry are read before the kernel is asked. An answer that was
+//!    overtaken by a change of the mode is kept under the old generation and does
+//!    not count; one that was overtaken by a close is not kept, because the entry
+//!    is another one.
 //!
 //! A change by another process, or by a raw system call, goes unseen; so does
 //! the close and re-creation of a number when both are raw.
@@ -21,13 +24,18 @@ use std::mem;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
 use crate::sys;
 
 /// Descriptors with an entry; larger numbers are asked about each time.
 const ENTRIES: usize = 1 << 20;
-const BYTES: usize = ENTRIES * size_of::<AtomicU32>();
+const BYTES: usize = ENTRIES * size_of::<Entry>();
+
+/// The count of rule 2, and in the lower half what was seen.
+type Entry = AtomicU64;
+/// What the count goes up by.
+const CLEARED: u64 = 1 << 32;
 
 /// The descriptor was seen to block.
 const BLOCKS: u32 = 1;
@@ -46,7 +54,7 @@ static GENERATION: AtomicU32 = AtomicU32::new(STEP);
 
 /// Per descriptor what was seen of it, and in which generation. Mapped at the
 /// first use, and never unmapped; a page costs memory once it is written to.
-static TABLE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+static TABLE: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
 
 /// Whether `fd` is one that a thread would not block on.
 #[inline]
@@ -84,7 +92,9 @@ fn has(fd: RawFd, properties: u32, ask: impl FnOnce(RawFd) -> u32) -> u32 {
     // Acquire: pairs with `modes_changed`.
     let generation = GENERATION.load(Acquire);
     let entry = table().and_then(|table| table.get(fd as usize));
-    let seen = entry.map_or(0, |entry| entry.load(Relaxed));
+    // Acquire: stays before the question (rule 3).
+    let before = entry.map_or(0, |entry| entry.load(Acquire));
+    let seen = before as u32;
     let seen = if seen & !(STEP - 1) == generation {
         seen
     } else {
@@ -97,8 +107,9 @@ fn has(fd: RawFd, properties: u32, ask: impl FnOnce(RawFd) -> u32) -> u32 {
     if found != 0
         && let Some(entry) = entry
     {
-        // What another thread stores meanwhile is asked for again.
-        entry.store(seen | found, Relaxed);
+        let after = before & !(CLEARED - 1) | u64::from(seen | found);
+        // If it fails, what was found is asked for again.
+        let _ = entry.compare_exchange(before, after, Relaxed, Relaxed);
     }
     found
 }
@@ -175,13 +186,12 @@ pub fn forget(fd: RawFd) {
     if !table.is_null() && (0..ENTRIES as RawFd).contains(&fd) {
         // SAFETY: a published table is mapped for good and has `ENTRIES`.
         let entry = unsafe { &*table.add(fd as usize) };
-        if entry.load(Relaxed) != 0 {
-            entry.store(0, Relaxed);
-        }
+        let clear = |before: u64| Some((before & !(CLEARED - 1)).wrapping_add(CLEARED));
+        let _ = entry.fetch_update(Relaxed, Relaxed, clear);
     }
 }
 
-fn table() -> Option<&'static [AtomicU32]> {
+fn table() -> Option<&'static [Entry]> {
     // Acquire: pairs with the release half in `map`.
     let mut table = TABLE.load(Acquire);
     if table.is_null() {
@@ -193,13 +203,13 @@ fn table() -> Option<&'static [AtomicU32]> {
 }
 
 #[cold]
-fn map() -> Option<*mut AtomicU32> {
+fn map() -> Option<*mut Entry> {
     let protection = (libc::PROT_READ | libc::PROT_WRITE) as usize;
     let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize;
     let args = [0, BYTES, protection, flags, usize::MAX, 0];
     // SAFETY: maps new memory at an address of the kernel's choice.
     let address = sys::check(unsafe { sys::syscall(libc::SYS_mmap, args) }).ok()?;
-    let table = ptr::with_exposed_provenance_mut::<AtomicU32>(address);
+    let table = ptr::with_exposed_provenance_mut::<Entry>(address);
     // AcqRel: publishes the mapping, or sees another thread's.
     match TABLE.compare_exchange(ptr::null_mut(), table, AcqRel, Acquire) {
         Ok(_) => Some(table),
@@ -208,5 +218,25 @@ fn map() -> Option<*mut AtomicU32> {
             unsafe { sys::syscall(libc::SYS_munmap, [address, BYTES, 0, 0, 0, 0]) };
             Some(other)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_was_overtaken_by_a_close_is_not_kept() {
+        const FD: RawFd = ENTRIES as RawFd - 1;
+        let answer = has(FD, KINDS, |fd| {
+            // Another thread closes it, and opens something else there.
+            forget(fd);
+            PIPE
+        });
+        assert_eq!(PIPE, answer);
+        assert_eq!(FILE, has(FD, KINDS, |_| FILE));
+        assert_eq!(FILE, has(FD, KINDS, |_| PIPE), "this one is kept");
+        forget(FD);
+        assert_eq!(STREAM, has(FD, KINDS, |_| STREAM));
     }
 }

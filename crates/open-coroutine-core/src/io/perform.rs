@@ -12,6 +12,8 @@ use crate::sched::{self, Carried, Waiter};
 
 pub(super) const EAGAIN: isize = -(libc::EAGAIN as isize);
 const EINTR: isize = -(libc::EINTR as isize);
+/// How epoll refuses what has no readiness.
+const NO_READINESS: isize = -(libc::EPERM as isize);
 /// How a wait says that its deadline has come.
 pub(super) const EXPIRED: isize = -(libc::ETIME as isize);
 
@@ -120,9 +122,12 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
             return unsafe { blocking(Awaits::System, op) };
         };
         if is_nonblocking(fd) {
+            // Also if it was closed since the attempt, or is a file, which waits
+            // for the disk all the same: the call itself says what is.
+            // SAFETY: the caller's promise.
+            let result = unsafe { op.run() };
             sched::spend();
-            // SAFETY: the caller's promise; the kernel does not block.
-            return attempt.unwrap_or_else(|| unsafe { op.run() });
+            return result;
         }
         if is_shut_down {
             // A datagram socket with nothing to read: who does not wait gets
@@ -132,25 +137,31 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
         }
         let reads = events & libc::POLLIN as u32 != 0;
         let end = if reads { SHUT_DOWN } else { 0 };
-        match wait_ready(fd, events | end, deadline) {
+        match poll(fd, events | end, deadline) {
             // Ready, or a file, which always is: but an operation that cannot
             // be tried may still block if another reader is faster.
             // SAFETY: the caller's promise.
             0.. if attempt.is_none() => return unsafe { blocking(Awaits::Others, op) },
             found @ 0.. => is_shut_down = found as u32 & end != 0,
-            // epoll refuses what has no readiness.
-            result if result == -(libc::EPERM as isize) => {
-                // SAFETY: the caller's promise.
-                return unsafe { blocking(Awaits::System, op) };
-            }
+            // SAFETY: the caller's promise.
+            NO_READINESS => return unsafe { blocking(Awaits::System, op) },
             result => return result,
         }
     }
 }
 
 /// Waits until `fd` has one of `events`. Returns what it has, or minus the
-/// error number.
+/// error number. What has no readiness, as the file may that another thread has
+/// put there meanwhile, has them always.
 pub(super) fn wait_ready(fd: RawFd, events: u32, deadline: Option<Instant>) -> isize {
+    match poll(fd, events, deadline) {
+        NO_READINESS => events as isize,
+        result => result,
+    }
+}
+
+/// [`wait_ready`], which is `NO_READINESS` under epoll for what has none.
+fn poll(fd: RawFd, events: u32, deadline: Option<Instant>) -> isize {
     // SAFETY: a poll touches no memory of ours.
     unsafe { by_driver(Op::Poll { fd, events }, deadline) }
 }

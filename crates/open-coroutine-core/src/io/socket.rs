@@ -93,7 +93,10 @@ pub(super) unsafe fn transmit(op: Op, fd: RawFd) -> isize {
         let deadline = socket_deadline(fd, libc::SO_SNDTIMEO);
         let attempt = || op.attempt().expect("a send can be tried");
         let mut result = attempt();
-        if result == EAGAIN && !is_nonblocking(fd) {
+        if result == EAGAIN && is_nonblocking(fd) {
+            // Or it was closed since: then this says so.
+            result = attempt();
+        } else if result == EAGAIN {
             match wait_ready(fd, libc::POLLOUT as u32, deadline) {
                 0.. => result = attempt(),
                 EXPIRED => return EAGAIN,
@@ -285,8 +288,9 @@ pub unsafe fn accept(
             // What does not wait, or does not listen and so never has a
             // connection: the call itself says why.
             if is_nonblocking(fd) || !is_listener(fd) {
+                let result = op.run();
                 sched::spend();
-                return op.run();
+                return result;
             }
             match wait_ready(fd, libc::POLLIN as u32, deadline) {
                 EXPIRED => return EAGAIN,

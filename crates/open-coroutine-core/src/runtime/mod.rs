@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use crate::driver::{self, Kind};
 use crate::sched::{self, Shared};
-use crate::sync::futex;
+use crate::sync::{self, futex};
 use crate::task::Waiters;
 use crate::util::handler;
 use crate::util::lock::Lock;
@@ -286,16 +286,38 @@ pub fn workers() -> usize {
 /// that coroutines that wait on it get `EBADF`.
 #[inline]
 pub fn notify_close(fd: RawFd) {
-    // In a signal handler the interrupted code may hold the locks below; then
-    // whoever waits goes on to wait, as threads do.
-    if driver::anyone_waits_on(fd) && !handler::is_inside() {
+    if driver::anyone_waits_on(fd) && may_lock() {
         with_scheduler(|shared| shared.notify_close(fd));
     }
 }
 
 /// [`notify_close`] of all descriptors from `first` to `last`.
 pub fn notify_close_range(first: RawFd, last: RawFd) {
-    with_scheduler(|shared| shared.notify_close_range(first, last));
+    if driver::anyone_waits() && may_lock() {
+        with_scheduler(|shared| shared.notify_close_range(first, last));
+    }
+}
+
+/// False in a signal handler, where the interrupted code may hold the locks that
+/// notices need: whoever waits goes on to wait, as threads do.
+fn may_lock() -> bool {
+    !handler::is_inside()
+}
+
+/// To be called first of all in the child of a fork, whose only thread goes on
+/// as the caller: its calls block, and it leaves alone what is its parent's.
+/// Async-signal-safe.
+///
+/// # Safety
+///
+/// No other thread exists in this process.
+pub unsafe fn abandon() {
+    sched::stop_diverting();
+    // SAFETY: the caller's promise; he is not inside of these modules.
+    unsafe {
+        sync::abandon();
+        driver::abandon();
+    }
 }
 
 /// Calls `body` with the caller's scheduler, or the one that runs.

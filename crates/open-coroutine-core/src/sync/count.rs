@@ -59,6 +59,11 @@ impl WaiterCount {
         self.number().fetch_sub(1, SeqCst);
     }
 
+    /// None any more; see `Table::abandon`.
+    pub(super) fn clear(&self) {
+        self.number().store(0, Relaxed);
+    }
+
     /// How many may wait, in no order with anything else.
     #[inline(always)]
     pub(super) fn now(&self) -> usize {

@@ -42,7 +42,7 @@ const HELD: u32 = 1;
 const CONTENDED: u32 = 2;
 
 /// The objects belong to the program, which uses them on any thread.
-static TABLE: Table = Table::new();
+pub(super) static TABLE: Table = Table::new();
 
 /// The marks of mutexes, chosen like buckets.
 static SILENT: [SilentUnlockers; BUCKETS] = [const { SilentUnlockers::new() }; BUCKETS];

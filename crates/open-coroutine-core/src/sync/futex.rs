@@ -38,7 +38,7 @@ use super::table::{Entry, Limits, Table, Waited};
 use crate::sched;
 use crate::sys;
 
-pub use super::table::{MATCH_ANY, abandon};
+pub use super::table::MATCH_ANY;
 
 /// Every how many wakes threads are asked before coroutines, so that neither
 /// can keep the other from ever being served.
@@ -46,7 +46,7 @@ const THREADS_FIRST: u32 = 8;
 
 /// Waiters of one address do not belong to any runtime: the waker may be any
 /// thread of the process, before and after a runtime lives.
-static TABLE: Table = Table::new();
+pub(super) static TABLE: Table = Table::new();
 
 /// Waits until a wake on `word` matches `bitset`, as long as the word holds
 /// `expected`, at most until `deadline`. Returns 0, or minus `EAGAIN` or

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::time::{duration, now};
+use crate::sys;
+use crate::time::now;
 
 /// How long a wait of pthread's may take: until a clock shows a time.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +23,7 @@ impl Limit {
             // Before the clock began.
             Duration::ZERO
         } else {
-            duration(at)?
+            sys::to_duration(at)?
         };
         Some(Self { clock, at })
     }

@@ -18,3 +18,16 @@ mod table;
 
 pub use limit::Limit;
 pub use park::{park, park_timeout, unpark};
+
+/// Forgets whoever waits, in the child of a fork.
+///
+/// # Safety
+///
+/// No other thread exists, and the caller's is not inside this module.
+pub(crate) unsafe fn abandon() {
+    // SAFETY: the caller's promise.
+    unsafe {
+        futex::TABLE.abandon();
+        foreign::TABLE.abandon();
+    }
+}

@@ -45,10 +45,6 @@ pub(super) const BUCKETS: usize = 1024;
 /// How many waiters are woken per turn with the lock.
 const BATCH: usize = 16;
 
-/// Set in the child of a fork: the locks of tables may be held by threads that
-/// do not exist there, and the waiters do not either.
-static ABANDONED: AtomicBool = AtomicBool::new(false);
-
 /// See the module's header.
 pub(super) struct Table {
     buckets: [CachePadded<Bucket>; BUCKETS],
@@ -107,12 +103,14 @@ pub(super) fn bucket_of(key: usize) -> usize {
     (key >> 2).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (usize::BITS - BUCKETS.trailing_zeros())
 }
 
-/// To be called in the child of a fork, before anything else wakes there.
-pub fn abandon() {
-    ABANDONED.store(true, Relaxed);
-}
-
 impl List {
+    const fn new() -> Self {
+        Self {
+            first: None,
+            last: None,
+        }
+    }
+
     /// # Safety
     ///
     /// The list is locked, the node unlinked and in place until it is unlinked.
@@ -170,10 +168,7 @@ impl Bucket {
             count: WaiterCount::new(),
             turn: AtomicU32::new(0),
             missed: AtomicBool::new(false),
-            list: Lock::new(List {
-                first: None,
-                last: None,
-            }),
+            list: Lock::new(List::new()),
         }
     }
 
@@ -279,6 +274,22 @@ impl Table {
         }
     }
 
+    /// Forgets all waiters and the locks of buckets: in the child of a fork the
+    /// threads that hold them do not exist, and the waiters never run.
+    ///
+    /// # Safety
+    ///
+    /// No other thread exists, and the caller's uses no table.
+    pub(super) unsafe fn abandon(&self) {
+        for bucket in &self.buckets {
+            if bucket.count.now() != 0 || !bucket.list.is_free() {
+                // SAFETY: the caller's promise.
+                unsafe { bucket.list.abandon(List::new()) };
+                bucket.count.clear();
+            }
+        }
+    }
+
     #[inline(always)]
     fn bucket(&self, key: usize) -> &Bucket {
         &self.buckets[bucket_of(key)]
@@ -381,9 +392,6 @@ impl Table {
     /// many. With a `limit` that was the count before, those that come later may
     /// stay: waiters that wait again at once could keep this busy forever.
     pub(super) fn wake(&self, key: usize, limit: usize, bitset: u32) -> usize {
-        if ABANDONED.load(Relaxed) {
-            return 0;
-        }
         let wanted = |node: &Node| node.key.get() == key && node.bitset & bitset != 0;
         self.bucket(key).wake(limit, wanted)
     }
@@ -407,9 +415,6 @@ impl Table {
             let mut buckets = self.lock_both(from, to);
             if !check() {
                 return (total > 0).then_some(total);
-            }
-            if ABANDONED.load(Relaxed) {
-                return Some(0);
             }
             let (source, _) = buckets.parts();
             let mut found = 0;

@@ -85,6 +85,24 @@ impl<T> Lock<T> {
             })
     }
 
+    /// Whether nobody holds it, at the moment.
+    pub fn is_free(&self) -> bool {
+        self.word.load(Relaxed) == FREE
+    }
+
+    /// Frees the lock of a thread that does not exist any more, in the child of
+    /// a fork. The value that it may have left half changed is overwritten, and
+    /// not dropped.
+    ///
+    /// # Safety
+    ///
+    /// No other thread exists, and the caller's does not hold the lock.
+    pub unsafe fn abandon(&self, value: T) {
+        // SAFETY: the caller's promise makes the access exclusive.
+        unsafe { self.value.get().write(value) };
+        self.word.store(FREE, Relaxed);
+    }
+
     #[cold]
     fn lock_contended(&self) {
         for _ in 0..SPINS {
