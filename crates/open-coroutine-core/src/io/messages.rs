@@ -201,7 +201,7 @@ pub unsafe fn receive_messages(
         let result = unsafe {
             let rest = (messages.add(done), count as usize - done);
             match call(libc::SYS_recvmmsg, fd, rest, flags) {
-                EAGAIN if waits => receive_one(fd, rest.0, flags),
+                EAGAIN if waits && !(one_is_enough && done > 0) => receive_one(fd, rest.0, flags),
                 result => result,
             }
         };
@@ -211,7 +211,7 @@ pub unsafe fn receive_messages(
         }
         done += result as usize;
         let is_over = until.is_some_and(|until| Instant::now() >= until);
-        if done >= count as usize || one_is_enough || is_over {
+        if done >= count as usize || is_over {
             break done as isize;
         }
     };
