@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::begun_by_any;
 use super::values::pause;
-use super::{Feature, begun_by_any, is_hooked};
 use crate::script::{Call, Round, SCENE_SLOTS, Slot, Via};
 
 const A: Slot = SCENE_SLOTS;
@@ -86,7 +86,6 @@ fn file_lock() -> BoxedStrategy<Parts> {
     let kinds = select(&[libc::F_RDLCK, libc::F_WRLCK][..]);
     (any::<bool>(), kinds, pause())
         .prop_map(|(is_flock, kind, pause)| {
-            let is_flock = is_flock || !is_hooked(Feature::FileLock);
             let lock = |slot, is_shared| match (is_flock, is_shared) {
                 (true, true) => Call::Flock {
                     slot,

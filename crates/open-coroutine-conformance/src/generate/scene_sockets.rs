@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::begun_by_any;
 use super::scene_streams::*;
-use super::values::{accept_flags, flags, pause, sockets as kinds, suspending_waits};
-use super::{Feature, begun_by_any, is_hooked};
+use super::values::{accept_flags, flags, pause, sockets as kinds, waits};
 use crate::script::{Call, Flags, Kind, Named, Round, SCENE_SLOTS, Slot, Via};
 
 const C: Slot = SCENE_SLOTS + 2;
@@ -174,7 +174,7 @@ fn passed_descriptor() -> BoxedStrategy<Parts> {
 
 /// Out-of-band data.
 fn urgent_byte() -> BoxedStrategy<Parts> {
-    (suspending_waits(), pause(), 1..20_usize)
+    (waits(), pause(), 1..20_usize)
         .prop_map(|(waits, pause, len)| {
             let reader = vec![
                 Call::Poll {
@@ -316,15 +316,12 @@ fn listener_shut_down() -> BoxedStrategy<Parts> {
 
 /// More equal messages than there is room for.
 fn flood() -> BoxedStrategy<Parts> {
-    let vias = if is_hooked(Feature::SendMessages) {
-        vec![
-            Via::Plain,
-            Via::Message(Flags(0)),
-            Via::Messages(Flags(0), 1),
-        ]
-    } else {
-        vec![Via::Plain, Via::Vector, Via::Message(Flags(0))]
-    };
+    let vias = &[
+        Via::Plain,
+        Via::Vector,
+        Via::Message(Flags(0)),
+        Via::Messages(Flags(0), 1),
+    ][..];
     (
         select(&[Kind::Datagram, Kind::Packet][..]),
         12..40_usize,

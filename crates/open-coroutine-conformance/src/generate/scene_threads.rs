@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::begun_by_any;
 use super::values::{pause, sleeps};
-use super::{Feature, begun_by_any, is_hooked};
 use crate::script::{Call, Guard, Round};
 
 type Parts = (Vec<Call>, Vec<Vec<Call>>);
@@ -29,22 +29,17 @@ pub(super) fn scene() -> BoxedStrategy<Vec<Round>> {
     .boxed()
 }
 
-/// Locks that suspend who waits for them.
 fn guards() -> BoxedStrategy<Guard> {
-    let is_suspending = |guard: &Guard| match guard {
-        Guard::Mutex | Guard::RwLock => true,
-        Guard::PthreadMutex => is_hooked(Feature::PthreadMutex),
-        Guard::PthreadRwLock => is_hooked(Feature::PthreadRwLock),
-        Guard::Semaphore => is_hooked(Feature::Semaphore),
-    };
-    let guards = [
-        Guard::Mutex,
-        Guard::RwLock,
-        Guard::PthreadMutex,
-        Guard::PthreadRwLock,
-        Guard::Semaphore,
-    ];
-    select(guards.into_iter().filter(is_suspending).collect::<Vec<_>>()).boxed()
+    select(
+        &[
+            Guard::Mutex,
+            Guard::RwLock,
+            Guard::PthreadMutex,
+            Guard::PthreadRwLock,
+            Guard::Semaphore,
+        ][..],
+    )
+    .boxed()
 }
 
 /// Nothing is lost of what several add under a lock.

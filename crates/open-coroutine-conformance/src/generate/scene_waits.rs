@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::begun_by_any;
-use super::values::{pause, sleeps, sockets, suspending_waits};
+use super::values::{pause, sleeps, sockets, waits};
 use crate::script::{Call, Kind, Round, SCENE_SLOTS, Slot, Via};
 
 const A: Slot = SCENE_SLOTS;
@@ -62,7 +62,7 @@ fn several() -> BoxedStrategy<Parts> {
         vec(kinds(), 1..4),
         vec(select(events), 3),
         0..3_usize,
-        suspending_waits(),
+        waits(),
         pause(),
     )
         .prop_flat_map(|(kinds, events, ready, waits, pause)| {
@@ -213,7 +213,7 @@ fn full_event() -> BoxedStrategy<Parts> {
 }
 
 fn timer() -> BoxedStrategy<Parts> {
-    (1..5_u8, suspending_waits(), any::<bool>())
+    (1..5_u8, waits(), any::<bool>())
         .prop_map(|(after, waits, is_polled)| {
             let setup = vec![Call::Timer {
                 slot: T,

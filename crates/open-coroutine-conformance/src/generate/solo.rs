@@ -4,10 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::Family;
 use super::values::{
-    accept_flags, any_read, any_waits, any_write, flags, offset, pieces, sleeps, slot, sockets,
+    accept_flags, any_read, any_write, flags, offset, pieces, sleeps, slot, sockets, waits,
 };
-use super::{Family, Feature, is_hooked};
 use crate::interpret::invalid;
 use crate::script::{Call, Kind, Moves, Named};
 
@@ -310,7 +310,7 @@ fn waiting() -> BoxedStrategy<Call> {
         }),
         3 => (slot(), prop_oneof![4 => Just(16), 1 => -1..2], 0..2_i32)
             .prop_map(|(set, max, timeout)| Call::EpollWait { set, max, timeout }),
-        6 => (vec((slot(), polled), 0..4), 0..3_i32, any_waits())
+        6 => (vec((slot(), polled), 0..4), 0..3_i32, waits())
             .prop_map(|(slots, timeout, waits)| Call::Poll { slots, timeout, waits }),
         6 => transfer(),
         3 => pair(prop_oneof![sockets(), Just(Kind::Pipe)].boxed()),
@@ -331,13 +331,8 @@ fn signals() -> BoxedStrategy<Call> {
 }
 
 fn other() -> BoxedStrategy<Call> {
-    let signals_or_yield = if is_hooked(Feature::SignalMask) {
-        signals()
-    } else {
-        Just(Call::Yield).boxed()
-    };
     prop_oneof![
-        3 => signals_or_yield,
+        3 => signals(),
         4 => (0..invalid::COUNT).prop_map(|which| Call::Invalid { which }),
         2 => (0..3_u8).prop_map(|by| Call::Raise { by }),
         1 => (sleeps(), 0..3_u8).prop_map(|(by, milliseconds)| Call::Sleep { by, milliseconds }),

@@ -5,7 +5,6 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{Feature, is_hooked};
 use crate::script::{Call, Flags, Kind, SHARED_SLOTS, Sleeps, Slot, Via, Waits};
 
 /// A slot of solo rounds.
@@ -114,10 +113,7 @@ pub(super) fn any_write() -> BoxedStrategy<Via> {
 pub(super) fn waiting_read(kind: Kind) -> BoxedStrategy<Via> {
     let plain = prop_oneof![Just(Via::Plain), Just(Via::Vector)].boxed();
     if !is_socket(kind) {
-        if is_hooked(Feature::ReadVectorFlags) {
-            return prop_oneof![plain, Just(Via::VectorAtFlags(-1, 0))].boxed();
-        }
-        return plain;
+        return prop_oneof![plain, Just(Via::VectorAtFlags(-1, 0))].boxed();
     }
     let socket = prop_oneof![
         plain,
@@ -125,11 +121,8 @@ pub(super) fn waiting_read(kind: Kind) -> BoxedStrategy<Via> {
         flags(WAITING_READ_FLAGS).prop_map(Via::Address),
         flags(WAITING_READ_FLAGS).prop_map(Via::Message),
     ];
-    if is_hooked(Feature::ReceiveMessages) {
-        let messages = Just(Via::Messages(Flags(libc::MSG_WAITFORONE), 3));
-        return prop_oneof![4 => socket, 1 => messages].boxed();
-    }
-    socket.boxed()
+    let messages = Just(Via::Messages(Flags(libc::MSG_WAITFORONE), 3));
+    prop_oneof![4 => socket, 1 => messages].boxed()
 }
 
 /// A way to write to `kind` that waits for room.
@@ -183,34 +176,17 @@ pub(super) fn sleeps() -> BoxedStrategy<Sleeps> {
     .boxed()
 }
 
-const ALL_WAITS: &[Waits] = &[
-    Waits::Poll,
-    Waits::Epoll,
-    Waits::PPoll,
-    Waits::Select,
-    Waits::PSelect,
-    Waits::EpollPWait2,
-];
-
-/// Any function that waits for descriptors, for waits that end by themselves.
-pub(super) fn any_waits() -> BoxedStrategy<Waits> {
-    select(ALL_WAITS).boxed()
-}
-
-/// A function that suspends while it waits for another actor.
-pub(super) fn suspending_waits() -> BoxedStrategy<Waits> {
-    let is_suspending = |waits: &Waits| match waits {
-        Waits::Poll | Waits::Epoll => true,
-        Waits::PPoll => is_hooked(Feature::PPoll),
-        Waits::Select | Waits::PSelect => is_hooked(Feature::Select),
-        Waits::EpollPWait2 => is_hooked(Feature::EpollPWait2),
-    };
+/// A function that waits for descriptors.
+pub(super) fn waits() -> BoxedStrategy<Waits> {
     select(
-        ALL_WAITS
-            .iter()
-            .copied()
-            .filter(is_suspending)
-            .collect::<Vec<_>>(),
+        &[
+            Waits::Poll,
+            Waits::Epoll,
+            Waits::PPoll,
+            Waits::Select,
+            Waits::PSelect,
+            Waits::EpollPWait2,
+        ][..],
     )
     .boxed()
 }
