@@ -311,3 +311,18 @@ fn a_descriptor_may_be_polled_twice() {
         assert_eq!(0, found, "only POLLOUT, which nobody asked for");
     });
 }
+
+#[test]
+fn high_priority_is_no_error() {
+    on_every_runtime(|| {
+        let [ours, _theirs] = socket_pair(libc::SOCK_STREAM);
+        let vector = libc::iovec {
+            iov_base: ptr::dangling_mut::<u8>().cast(),
+            iov_len: 0,
+        };
+        // SAFETY: the vector lives across the call, and its buffer is empty.
+        let read =
+            unsafe { libc::preadv2(ours.as_raw_fd(), &raw const vector, 1, -1, libc::RWF_HIPRI) };
+        assert_eq!(0, read);
+    });
+}
