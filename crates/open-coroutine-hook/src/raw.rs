@@ -2,8 +2,9 @@
 //! there.
 
 use std::ffi::{c_int, c_long, c_uint};
+use std::ptr;
 
-use libc::{mode_t, nfds_t, size_t, socklen_t};
+use libc::{mode_t, nfds_t, sigset_t, size_t, socklen_t};
 use open_coroutine_core::sched;
 
 use crate::convert::to_c;
@@ -155,8 +156,9 @@ unsafe fn waiting_for_status(number: c_long, args: [usize; 6]) -> Option<c_long>
             libc::SYS_recvmmsg => sockets::recvmmsg(int(a), b as _, c as c_uint, int(d), e as _),
             libc::SYS_sendmmsg => sockets::sendmmsg(int(a), b as _, c as c_uint, int(d)),
             libc::SYS_ppoll => waiting::ppoll(a as _, b as nfds_t, c as _, d as _),
-            libc::SYS_pselect6 if args[5] == 0 => {
-                waiting::pselect(int(a), b as _, c as _, d as _, e as _, std::ptr::null())
+            libc::SYS_pselect6 => {
+                let mask = mask_behind(args[5] as *const *const sigset_t);
+                waiting::pselect(int(a), b as _, c as _, d as _, e as _, mask)
             }
             libc::SYS_epoll_pwait => waiting::epoll_pwait(int(a), b as _, int(c), int(d), e as _),
             libc::SYS_epoll_pwait2 => waiting::epoll_pwait2(int(a), b as _, int(c), d as _, e as _),
@@ -180,6 +182,20 @@ unsafe fn waiting_for_status(number: c_long, args: [usize; 6]) -> Option<c_long>
         }
     };
     Some(result.into())
+}
+
+/// The mask of `pselect6`, which has no register left for its size: both are in
+/// memory.
+///
+/// # Safety
+///
+/// `pair` is null or points to them.
+unsafe fn mask_behind(pair: *const *const sigset_t) -> *const sigset_t {
+    if pair.is_null() {
+        return ptr::null();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { *pair }
 }
 
 cfg_select! {

@@ -98,6 +98,32 @@ fn during_polls() {
 }
 
 #[test]
+fn during_a_select_whose_mask_is_in_memory() {
+    on_every_driver(1, || {
+        // SAFETY: all-zero bytes are an empty set.
+        let none: libc::sigset_t = unsafe { std::mem::zeroed() };
+        for mask in [ptr::null(), &raw const none] {
+            let (reader, mut writer) = pipe().unwrap();
+            let fd = reader.as_raw_fd();
+            let behind = [mask as usize, 8];
+            ticks_during(
+                move || {
+                    // SAFETY: as above; a new process has small numbers.
+                    let mut read: libc::fd_set = unsafe { std::mem::zeroed() };
+                    // SAFETY: as above.
+                    unsafe { libc::FD_SET(fd, &raw mut read) };
+                    let (read, behind) = (&raw mut read as usize, behind.as_ptr() as usize);
+                    let args = [fd as usize + 1, read, 0, 0, 0, behind];
+                    assert_eq!(1, call(libc::SYS_pselect6, args).unwrap());
+                    drop(reader);
+                },
+                move || writer.write_all(b"!").unwrap(),
+            );
+        }
+    });
+}
+
+#[test]
 fn during_sleeps() {
     on_every_driver(1, || {
         let time = timespec {
