@@ -5,7 +5,9 @@ use proptest::sample::select;
 
 use super::begun_by_any;
 use super::scene_streams::*;
-use super::values::{accept_flags, flags, pause, sockets as kinds, waits};
+use super::values::{
+    accept_flags, flags, pause, sockets as kinds, stream_read, waiting_read, waits,
+};
 use crate::script::{Call, Flags, Kind, Named, Round, SCENE_SLOTS, Slot, Via};
 
 const C: Slot = SCENE_SLOTS + 2;
@@ -25,7 +27,10 @@ pub(super) fn sockets() -> BoxedStrategy<Vec<Round>> {
         1 => accept_timeout(),
         2 => kinds().prop_flat_map(becomes_nonblocking),
         2 => passed_descriptor(),
-        1 => urgent_byte(),
+        2 => urgent_byte(),
+        2 => half_closed(),
+        1 => reset(),
+        1 => refused(),
         1 => two_readers(),
         1 => local_shutdown(),
         1 => full_backlog(),
@@ -174,14 +179,18 @@ fn passed_descriptor() -> BoxedStrategy<Parts> {
 
 /// Out-of-band data.
 fn urgent_byte() -> BoxedStrategy<Parts> {
-    (waits(), pause(), 1..20_usize)
-        .prop_map(|(waits, pause, len)| {
+    let kinds = select(&[Kind::Tcp, Kind::Tcp, Kind::Stream][..]);
+    (waits(), pause(), 1..20_usize, kinds, any::<bool>())
+        .prop_map(|(waits, pause, len, kind, is_inline)| {
+            let poll = Call::Poll {
+                slots: vec![(A, libc::POLLPRI)],
+                timeout: -1,
+                waits,
+            };
+            let total = if is_inline { len } else { len - 1 };
             let reader = vec![
-                Call::Poll {
-                    slots: vec![(A, libc::POLLPRI)],
-                    timeout: -1,
-                    waits,
-                },
+                poll,
+                Call::AtMark { slot: A },
                 Call::Read {
                     slot: A,
                     pieces: vec![1],
@@ -189,10 +198,11 @@ fn urgent_byte() -> BoxedStrategy<Parts> {
                 },
                 Call::ReadAll {
                     slot: A,
-                    total: len - 1,
+                    total,
                     piece: 100,
                     via: Via::Plain,
                 },
+                Call::AtMark { slot: A },
             ];
             let mut writer = pause;
             let via = Via::Socket(Flags(libc::MSG_OOB));
@@ -202,7 +212,122 @@ fn urgent_byte() -> BoxedStrategy<Parts> {
                 seed: 1,
                 via,
             });
-            (vec![pair(Kind::Tcp)], vec![reader, writer])
+            let set_inline = Call::SetOption {
+                slot: A,
+                option: libc::SO_OOBINLINE,
+                value: is_inline.into(),
+            };
+            (vec![pair(kind), set_inline], vec![reader, writer])
+        })
+        .boxed()
+}
+
+/// A question, its end, the answer, its end, in any order of goodbyes.
+fn half_closed() -> BoxedStrategy<Parts> {
+    let ends = || select(&[None, Some(libc::SHUT_WR), Some(libc::SHUT_RDWR)][..]);
+    (streams(), 1..5000_usize, 1..5000_usize, ends(), pause())
+        .prop_flat_map(|parts| {
+            let via = stream_read(parts.0);
+            (Just(parts), via)
+        })
+        .prop_map(|((kind, question, answer, end, pause), via)| {
+            let write = |slot, len: usize| Call::Write {
+                slot,
+                pieces: vec![len],
+                seed: 6,
+                via: Via::Plain,
+            };
+            let read = |slot, len: usize| Call::ReadAll {
+                slot,
+                total: len + 1,
+                piece: 700,
+                via,
+            };
+            let shut = |slot, how| Call::Shutdown { slot, how };
+            let client = vec![
+                write(A, question),
+                shut(A, libc::SHUT_WR),
+                write(A, 1),
+                read(A, answer),
+                shut(A, libc::SHUT_RD),
+                read(A, 1),
+            ];
+            let mut server = vec![read(B, question), shut(B, libc::SHUT_RD)];
+            server.extend(pause);
+            server.push(write(B, answer));
+            server.push(end.map_or(Call::Close { slot: B }, |how| shut(B, how)));
+            (vec![pair(kind)], vec![client, server])
+        })
+        .boxed()
+}
+
+/// A connection that is closed with `SO_LINGER` of 0 is reset.
+fn reset() -> BoxedStrategy<Parts> {
+    (waiting_read(Kind::Tcp), pause(), 1..100_usize)
+        .prop_map(|(via, pause, len)| {
+            let write = Call::Write {
+                slot: A,
+                pieces: vec![len],
+                seed: 6,
+                via: Via::Plain,
+            };
+            let error = Call::GetOption {
+                slot: A,
+                option: libc::SO_ERROR,
+            };
+            let read = Call::Read {
+                slot: A,
+                pieces: vec![len],
+                via,
+            };
+            let peer = Call::Address {
+                slot: A,
+                is_peer: true,
+            };
+            let reader = vec![read.clone(), error, peer, read, write];
+            let mut other = pause;
+            other.push(Call::SetLinger {
+                slot: B,
+                on: true,
+                seconds: 0,
+            });
+            other.push(Call::Close { slot: B });
+            (vec![pair(Kind::Tcp)], vec![reader, other])
+        })
+        .boxed()
+}
+
+/// Nobody listens any more where one connects without waiting.
+fn refused() -> BoxedStrategy<Parts> {
+    (any::<bool>(), waits())
+        .prop_map(|(unix, waits)| {
+            let mut setup = listen(unix, 1);
+            setup.push(Call::Shutdown {
+                slot: A,
+                how: libc::SHUT_RDWR,
+            });
+            let address = |is_peer| Call::Address { slot: B, is_peer };
+            let error = Call::GetOption {
+                slot: B,
+                option: libc::SO_ERROR,
+            };
+            let client = vec![
+                Call::Connect {
+                    slot: B,
+                    to: A,
+                    nonblock: true,
+                },
+                Call::Poll {
+                    slots: vec![(B, libc::POLLOUT)],
+                    timeout: 900,
+                    waits,
+                },
+                address(true),
+                error.clone(),
+                error,
+                address(false),
+            ];
+            (setup, vec![client])
         })
         .boxed()
 }

@@ -6,10 +6,11 @@ use proptest::sample::select;
 
 use super::Family;
 use super::values::{
-    accept_flags, any_read, any_write, flags, offset, pieces, sleeps, slot, sockets, waits,
+    accept_flags, any_read, any_write, flags, masked_waits, meanwhile, offset, patience, pieces,
+    sleeps, slot, sockets, waits,
 };
-use crate::interpret::invalid;
-use crate::script::{Call, Kind, Moves, Named};
+use crate::interpret::{invalid, locks};
+use crate::script::{Call, Kind, Moves, Named, Slot};
 
 /// A call that fits the family; sometimes one of another.
 pub(super) fn call(family: Family) -> BoxedStrategy<Call> {
@@ -68,6 +69,8 @@ fn descriptor() -> BoxedStrategy<Call> {
         1 => (slot(), select(&[libc::F_GETFL, libc::F_GETFD, libc::F_GETPIPE_SZ][..]))
             .prop_map(|(slot, command)| Call::Control { slot, command }),
         1 => slot().prop_map(|slot| Call::Pending { slot }),
+        1 => (slot(), 0..5_u8, select(&[0, libc::CLOSE_RANGE_CLOEXEC as i32][..]))
+            .prop_map(|(slot, copies, flags)| Call::CloseCopies { slot, copies, flags }),
     ]
     .boxed()
 }
@@ -108,7 +111,10 @@ fn socket() -> BoxedStrategy<Call> {
         1 => (slot(), any(), 1..500_u16).prop_map(|(slot, is_send, milliseconds)| {
             Call::SetTimeout { slot, is_send, milliseconds }
         }),
-        1 => (slot(), select(options)).prop_map(|(slot, option)| Call::GetOption { slot, option }),
+        2 => (slot(), any()).prop_map(|(slot, is_peer)| Call::Address { slot, is_peer }),
+        1 => (slot(), any(), 0..2).prop_map(|(slot, on, seconds)| Call::SetLinger { slot, on, seconds }),
+        1 => slot().prop_map(|slot| Call::AtMark { slot }),
+        2 => (slot(), select(options)).prop_map(|(slot, option)| Call::GetOption { slot, option }),
         1 => (slot(), select(&[libc::SO_OOBINLINE, libc::SO_KEEPALIVE, libc::SO_PASSCRED][..]), 0..2)
             .prop_map(|(slot, option, value)| Call::SetOption { slot, option, value }),
     ]
@@ -221,8 +227,32 @@ fn file() -> BoxedStrategy<Call> {
         1 => file_lock(),
         2 => moved(),
         6 => names(),
+        2 => Just(Call::Open { slot: 0, name: 5, flags: libc::O_DIRECTORY, mode: 0 }),
+        4 => names_at(),
+        2 => (directory(), slot(), name(), select(&[libc::O_RDONLY, libc::O_RDWR | libc::O_CREAT][..]))
+            .prop_map(|(dir, slot, name, flags)| Call::OpenAt { dir, slot, name, flags }),
+        1 => name().prop_map(|name| Call::ListTwice { name }),
     ]
     .boxed()
+}
+
+/// Mostly where a directory is opened.
+fn directory() -> BoxedStrategy<Slot> {
+    prop_oneof![3 => Just(0), 1 => slot()].boxed()
+}
+
+fn names_at() -> BoxedStrategy<Call> {
+    (directory(), names())
+        .prop_map(|(dir, call)| match call {
+            Call::Names { what, name, other } => Call::NamesAt {
+                dir,
+                what,
+                name,
+                other,
+            },
+            call => call,
+        })
+        .boxed()
 }
 
 fn file_lock() -> BoxedStrategy<Call> {
@@ -324,7 +354,11 @@ fn signals() -> BoxedStrategy<Call> {
     prop_oneof![
         2 => any().prop_map(|blocks| Call::Mask { blocks }),
         1 => Just(Call::PendingSignals),
-        1 => any().prop_map(|waits| Call::WaitSignal { waits }),
+        2 => proptest::option::of(0..3_u8).prop_map(|limit| Call::WaitSignal { limit }),
+        2 => (vec((slot(), Just(libc::POLLIN)), 0..2), 0..3_i32, masked_waits(), meanwhile())
+            .prop_map(|(slots, timeout, waits, meanwhile)| {
+                Call::MaskedPoll { slots, timeout, waits, meanwhile }
+            }),
         1 => (slot(), any()).prop_map(|(slot, nonblock)| Call::SignalFd { slot, nonblock }),
     ]
     .boxed()
@@ -337,6 +371,9 @@ fn other() -> BoxedStrategy<Call> {
         2 => (0..3_u8).prop_map(|by| Call::Raise { by }),
         1 => (sleeps(), 0..3_u8).prop_map(|(by, milliseconds)| Call::Sleep { by, milliseconds }),
         1 => Just(Call::Counter),
+        3 => (0..locks::AGAIN).prop_map(|which| Call::LockAgain { which }),
+        1 => (patience(), 0..3_u8)
+            .prop_map(|(by, milliseconds)| Call::NoTicket { by, milliseconds }),
         2 => pair(sockets()),
     ]
     .boxed()

@@ -261,6 +261,18 @@ pub(super) fn open(world: &World, slot: Slot, name: u8, flags: i32, mode: u32) -
     }
 }
 
+pub(super) fn open_at(world: &World, dir: Slot, slot: Slot, name: u8, flags: i32) -> Outcome {
+    let (dir, path) = (world.fd(dir), World::name(name));
+    // SAFETY: the path lives across the call.
+    let outcome = observe(|| unsafe { libc::openat(dir, path.as_ptr(), flags, 0o600) });
+    let outcome = keep(world, slot, outcome);
+    if outcome.is_ok() {
+        outcome.note(status(world.fd(slot)))
+    } else {
+        outcome
+    }
+}
+
 pub(super) fn event(world: &World, slot: Slot, value: u32, flags: i32) -> Outcome {
     // SAFETY: takes integers.
     keep(
@@ -337,6 +349,26 @@ pub(super) fn close_range(world: &World, slot: Slot) -> Outcome {
     };
     // SAFETY: the slot owned it.
     observe(|| unsafe { libc::close_range(fd, fd, 0) })
+}
+
+/// Closes copies of a descriptor, or sets `FD_CLOEXEC` for them.
+pub(super) fn close_copies(world: &World, slot: Slot, copies: u8, flags: i32) -> Outcome {
+    /// Above all other numbers of the process.
+    const FIRST: i32 = 700;
+    // SAFETY: takes integers.
+    let copy = |_| unsafe { libc::fcntl(world.fd(slot), libc::F_DUPFD, FIRST) };
+    let fds: Vec<RawFd> = (0..copies).map(copy).filter(|fd| *fd >= 0).collect();
+    let (Some(&first), Some(&last)) = (fds.first(), fds.last()) else {
+        return Outcome::skipped();
+    };
+    // SAFETY: nobody else has numbers in this range.
+    let outcome = observe(|| unsafe { libc::close_range(first as u32, last as u32, flags) });
+    fds.into_iter().fold(outcome, |outcome, fd| {
+        let status = status(fd);
+        // SAFETY: still the copy, or closed already.
+        let closed = observe(|| unsafe { libc::close(fd) });
+        outcome.note(status).note(closed.errno)
+    })
 }
 
 pub(super) fn set_nonblock(world: &World, slot: Slot, on: bool, by_ioctl: bool) -> Outcome {

@@ -4,9 +4,12 @@
 //! replacement; only the questions of `ready` are raw system calls.
 
 mod descriptors;
+mod entries;
 mod files;
 pub(crate) mod invalid;
+pub(crate) mod locks;
 mod outcome;
+mod properties;
 mod ready;
 pub(crate) mod threads;
 mod transfer;
@@ -31,6 +34,7 @@ pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
         | Call::Connect { .. }
         | Call::Accept { .. }
         | Call::Open { .. }
+        | Call::OpenAt { .. }
         | Call::Event { .. }
         | Call::Timer { .. }
         | Call::Epoll { .. } => make(world, call),
@@ -39,6 +43,10 @@ pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
         | Call::DupOver { .. }
         | Call::Close { .. }
         | Call::CloseRange { .. }
+        | Call::CloseCopies { .. }
+        | Call::Address { .. }
+        | Call::SetLinger { .. }
+        | Call::AtMark { .. }
         | Call::SetNonblock { .. }
         | Call::SetTimeout { .. }
         | Call::SetOption { .. }
@@ -58,6 +66,7 @@ pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
         | Call::PassFd { .. }
         | Call::TakeFd { .. } => transfer(world, call),
         Call::Poll { .. }
+        | Call::MaskedPoll { .. }
         | Call::EpollControl { .. }
         | Call::EpollWait { .. }
         | Call::Sleep { .. } => wait(world, call),
@@ -70,7 +79,9 @@ pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
         | Call::Sync { .. }
         | Call::Flock { .. }
         | Call::Lock { .. }
-        | Call::Names { .. } => file(world, call),
+        | Call::Names { .. }
+        | Call::NamesAt { .. }
+        | Call::ListTwice { .. } => file(world, call),
         _ => thread(world, call),
     }
 }
@@ -113,6 +124,12 @@ fn make(world: &World, call: &Call) -> Outcome {
             flags,
             mode,
         } => descriptors::open(world, slot, name, flags, mode),
+        Call::OpenAt {
+            dir,
+            slot,
+            name,
+            flags,
+        } => descriptors::open_at(world, dir, slot, name, flags),
         Call::Event { slot, value, flags } => descriptors::event(world, slot, value, flags),
         Call::Timer { slot, after, flags } => descriptors::timer(world, slot, after, flags),
         Call::Epoll { slot } => descriptors::epoll(world, slot),
@@ -127,6 +144,16 @@ fn change(world: &World, call: &Call) -> Outcome {
         Call::DupOver { from, to, flags } => descriptors::dup_over(world, from, to, flags),
         Call::Close { slot } => descriptors::close(world, slot),
         Call::CloseRange { slot } => descriptors::close_range(world, slot),
+        Call::CloseCopies {
+            slot,
+            copies,
+            flags,
+        } => descriptors::close_copies(world, slot, copies, flags),
+        Call::Address { slot, is_peer } => properties::address(world, slot, is_peer),
+        Call::SetLinger { slot, on, seconds } => {
+            properties::set_linger(world, slot, i32::from(on), seconds)
+        }
+        Call::AtMark { slot } => properties::at_mark(world, slot),
         Call::SetNonblock { slot, on, by_ioctl } => {
             descriptors::set_nonblock(world, slot, on, by_ioctl)
         }
@@ -205,6 +232,12 @@ fn wait(world: &World, call: &Call) -> Outcome {
             timeout,
             waits,
         } => waits::poll(world, slots, timeout, waits),
+        Call::MaskedPoll {
+            ref slots,
+            timeout,
+            waits,
+            meanwhile,
+        } => waits::masked_poll(world, slots, timeout, waits, meanwhile),
         Call::EpollControl {
             set,
             operation,
@@ -244,6 +277,13 @@ fn file(world: &World, call: &Call) -> Outcome {
             len,
         } => files::lock(world, slot, command, kind, [start, len]),
         Call::Names { what, name, other } => files::names(world, what, name, other),
+        Call::NamesAt {
+            dir,
+            what,
+            name,
+            other,
+        } => files::names_at(world, dir, what, [name, other]),
+        Call::ListTwice { name } => files::list_twice(world, name),
         _ => unreachable!("{call:?} concerns no file"),
     }
 }
@@ -257,7 +297,13 @@ fn thread(world: &World, call: &Call) -> Outcome {
         Call::Raise { by } => threads::raise(by),
         Call::Mask { blocks } => threads::mask(blocks),
         Call::PendingSignals => threads::pending(),
-        Call::WaitSignal { waits } => threads::wait_signal(waits),
+        Call::WaitSignal { limit } => threads::wait_signal(limit),
+        Call::Signal { tickets } => locks::signal(world, tickets),
+        Call::WaitTicket { by } => locks::wait_ticket(world, by),
+        Call::NoTicket { by, milliseconds } => locks::no_ticket(world, by, milliseconds),
+        Call::WriteBoth { times, is_timed } => locks::write_both(world, times, is_timed),
+        Call::ReadBoth { times, is_timed } => locks::read_both(world, times, is_timed),
+        Call::LockAgain { which } => locks::again(which),
         Call::Invalid { which } => invalid::invalid(world, which),
         Call::Add { guard, times } => threads::add(world, guard, times),
         Call::Counter => threads::counter(world),

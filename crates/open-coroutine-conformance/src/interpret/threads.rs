@@ -53,14 +53,23 @@ pub(super) fn raise(by: u8) -> Outcome {
     outcome.note(USER_SIGNALS.load(SeqCst) - before)
 }
 
+/// How often the handler of the signal ran so far.
+pub(super) fn user_signals() -> i32 {
+    USER_SIGNALS.load(SeqCst)
+}
+
 /// The set of `SIGUSR1`.
-fn user_signal() -> libc::sigset_t {
+pub(super) fn user_signal() -> libc::sigset_t {
+    set_of(libc::SIGUSR1)
+}
+
+fn set_of(signal: c_int) -> libc::sigset_t {
     // SAFETY: all-zero bytes are a set to be initialised, which lives across
     // the calls.
     unsafe {
         let mut set = mem::zeroed();
         libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGUSR1);
+        libc::sigaddset(&raw mut set, signal);
         set
     }
 }
@@ -97,26 +106,26 @@ pub(super) fn pending() -> Outcome {
 }
 
 /// Takes a pending signal.
-pub(super) fn wait_signal(waits: bool) -> Outcome {
+pub(super) fn wait_signal(limit: Option<u8>) -> Outcome {
     let set = user_signal();
-    let now = libc::timespec {
+    let time = libc::timespec {
         tv_sec: 0,
-        tv_nsec: 0,
+        tv_nsec: i64::from(limit.unwrap_or(0)) * 1_000_000,
     };
     let mut signal = 0;
     // SAFETY: set, time and number live across the calls.
     let outcome = unsafe {
-        if waits {
+        if limit.is_none() {
             observe_error(|| libc::sigwait(&raw const set, &raw mut signal))
         } else {
-            observe(|| libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const now))
+            observe(|| libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const time))
         }
     };
     outcome.note(signal)
 }
 
 pub(super) fn signal_fd(world: &World, slot: Slot, nonblock: bool) -> Outcome {
-    let set = user_signal();
+    let set = set_of(libc::SIGUSR2);
     let flags = if nonblock { libc::SFD_NONBLOCK } else { 0 };
     // SAFETY: the set lives across the call.
     let outcome = observe(|| unsafe { libc::signalfd(-1, &raw const set, flags) });
