@@ -269,6 +269,29 @@ fn who_waits_for_one_message_gets_all_that_are_there() {
 }
 
 #[test]
+fn one_signal_for_several_messages_to_a_broken_stream() {
+    static SIGNALS: AtomicI32 = AtomicI32::new(0);
+    extern "C" fn count(_: c_int) {
+        SIGNALS.fetch_add(1, SeqCst);
+    }
+    on_every_runtime(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        drop(listener.accept().unwrap());
+        // SAFETY: the handler only counts.
+        let before = unsafe { libc::signal(libc::SIGPIPE, count as extern "C" fn(c_int) as usize) };
+        assert_ne!(libc::SIG_ERR, before);
+        with_messages(&mut [1; 3], |messages| {
+            // The first is answered with a reset, which the others meet.
+            // SAFETY: the headers and what they point to live across the call.
+            let sent = unsafe { libc::sendmmsg(ours.as_raw_fd(), messages, 3, libc::MSG_DONTWAIT) };
+            assert_eq!(1, sent);
+        });
+        assert_eq!(1, SIGNALS.swap(0, SeqCst));
+    });
+}
+
+#[test]
 fn select_does_not_end_for_what_only_a_poll_reports() {
     on_every_runtime(|| {
         let (reader, writer) = io::pipe().unwrap();
