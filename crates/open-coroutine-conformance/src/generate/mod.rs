@@ -5,6 +5,7 @@
 //! * `scene_*`: what several actors do at once; see [`crate::script`] for what a
 //!   scene must guarantee.
 
+mod scene_connections;
 mod scene_files;
 mod scene_pipes;
 mod scene_sockets;

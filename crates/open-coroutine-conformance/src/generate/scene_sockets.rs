@@ -1,13 +1,12 @@
-//! Scenes of sockets: those of their ends, and how these come about.
+//! Scenes of sockets.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::begun_by_any;
+use super::scene_connections::*;
 use super::scene_streams::*;
-use super::values::{
-    accept_flags, flags, pause, sockets as kinds, stream_read, waiting_read, waits,
-};
+use super::values::{flags, pause, sockets as kinds, stream_read, waits};
 use crate::script::{Call, Flags, Kind, Named, Round, SCENE_SLOTS, Slot, Via};
 
 const C: Slot = SCENE_SLOTS + 2;
@@ -38,102 +37,6 @@ pub(super) fn sockets() -> BoxedStrategy<Vec<Round>> {
         2 => flood(),
         1 => flood_by_address(),
     ])
-}
-
-/// Accepted and connected at once.
-fn connecting() -> BoxedStrategy<Parts> {
-    (
-        any::<bool>(),
-        accept_flags(),
-        any::<bool>(),
-        pause(),
-        pause(),
-        0..1000_usize,
-    )
-        .prop_map(|(unix, flags, with_address, first, second, len)| {
-            let setup = vec![
-                Call::Names {
-                    what: Named::Unlink,
-                    name: A % 5,
-                    other: 0,
-                },
-                Call::Listen {
-                    slot: A,
-                    unix,
-                    nonblock: false,
-                    backlog: 8,
-                },
-            ];
-            let mut server = first;
-            // What a flag that is refused leaves behind is accepted without.
-            server.push(Call::Accept {
-                slot: A,
-                into: B,
-                flags: flags.filter(|flags| *flags != 0x40),
-                with_address,
-            });
-            server.push(Call::SetNonblock {
-                slot: B,
-                on: false,
-                by_ioctl: false,
-            });
-            server.push(Call::Write {
-                slot: B,
-                pieces: vec![len],
-                seed: 1,
-                via: Via::Plain,
-            });
-            server.push(Call::Shutdown {
-                slot: B,
-                how: libc::SHUT_WR,
-            });
-            let mut client = second;
-            client.push(Call::Connect {
-                slot: C,
-                to: A,
-                nonblock: false,
-            });
-            client.push(Call::ReadAll {
-                slot: C,
-                total: len + 1,
-                piece: len + 1,
-                via: Via::Plain,
-            });
-            (setup, vec![server, client])
-        })
-        .boxed()
-}
-
-fn accept_timeout() -> BoxedStrategy<Parts> {
-    (any::<bool>(), accept_flags(), 1..5_u16)
-        .prop_map(|(unix, flags, milliseconds)| {
-            let setup = vec![
-                Call::Names {
-                    what: Named::Unlink,
-                    name: A % 5,
-                    other: 0,
-                },
-                Call::Listen {
-                    slot: A,
-                    unix,
-                    nonblock: false,
-                    backlog: 8,
-                },
-                Call::SetTimeout {
-                    slot: A,
-                    is_send: false,
-                    milliseconds,
-                },
-            ];
-            let accept = Call::Accept {
-                slot: A,
-                into: B,
-                flags,
-                with_address: true,
-            };
-            (setup, vec![vec![accept]])
-        })
-        .boxed()
 }
 
 fn passed_descriptor() -> BoxedStrategy<Parts> {
@@ -261,77 +164,6 @@ fn half_closed() -> BoxedStrategy<Parts> {
         .boxed()
 }
 
-/// A connection that is closed with `SO_LINGER` of 0 is reset.
-fn reset() -> BoxedStrategy<Parts> {
-    (waiting_read(Kind::Tcp), pause(), 1..100_usize)
-        .prop_map(|(via, pause, len)| {
-            let write = Call::Write {
-                slot: A,
-                pieces: vec![len],
-                seed: 6,
-                via: Via::Plain,
-            };
-            let error = Call::GetOption {
-                slot: A,
-                option: libc::SO_ERROR,
-            };
-            let read = Call::Read {
-                slot: A,
-                pieces: vec![len],
-                via,
-            };
-            let peer = Call::Address {
-                slot: A,
-                is_peer: true,
-            };
-            let reader = vec![read.clone(), error, peer, read, write];
-            let mut other = pause;
-            other.push(Call::SetLinger {
-                slot: B,
-                on: true,
-                seconds: 0,
-            });
-            other.push(Call::Close { slot: B });
-            (vec![pair(Kind::Tcp)], vec![reader, other])
-        })
-        .boxed()
-}
-
-/// Nobody listens any more where one connects without waiting.
-fn refused() -> BoxedStrategy<Parts> {
-    (any::<bool>(), waits())
-        .prop_map(|(unix, waits)| {
-            let mut setup = listen(unix, 1);
-            setup.push(Call::Shutdown {
-                slot: A,
-                how: libc::SHUT_RDWR,
-            });
-            let address = |is_peer| Call::Address { slot: B, is_peer };
-            let error = Call::GetOption {
-                slot: B,
-                option: libc::SO_ERROR,
-            };
-            let client = vec![
-                Call::Connect {
-                    slot: B,
-                    to: A,
-                    nonblock: true,
-                },
-                Call::Poll {
-                    slots: vec![(B, libc::POLLOUT)],
-                    timeout: 900,
-                    waits,
-                },
-                address(true),
-                error.clone(),
-                error,
-                address(false),
-            ];
-            (setup, vec![client])
-        })
-        .boxed()
-}
-
 /// Two wait on one socket, for two equal messages.
 fn two_readers() -> BoxedStrategy<Parts> {
     let kinds = select(&[Kind::Datagram, Kind::Packet, Kind::Udp][..]);
@@ -377,64 +209,6 @@ fn local_shutdown() -> BoxedStrategy<Parts> {
             let mut other = pause;
             other.push(Call::Shutdown { slot: A, how });
             (vec![pair(kind)], vec![reader, other])
-        })
-        .boxed()
-}
-
-/// What makes a listener in slot A, on a path if `unix`.
-fn listen(unix: bool, backlog: i32) -> Vec<Call> {
-    let name = A % 5;
-    vec![
-        Call::Names {
-            what: Named::Unlink,
-            name,
-            other: 0,
-        },
-        Call::Listen {
-            slot: A,
-            unix,
-            nonblock: false,
-            backlog,
-        },
-    ]
-}
-
-fn accept(into: Slot) -> Call {
-    Call::Accept {
-        slot: A,
-        into,
-        flags: None,
-        with_address: true,
-    }
-}
-
-/// A UNIX socket waits for room in the listener's queue.
-fn full_backlog() -> BoxedStrategy<Parts> {
-    pause()
-        .prop_map(|pause| {
-            let connect = |slot| Call::Connect {
-                slot,
-                to: A,
-                nonblock: false,
-            };
-            let mut setup = listen(true, 0);
-            setup.push(connect(C));
-            let mut acceptor = pause;
-            acceptor.extend([accept(B), Call::Close { slot: B }, accept(B)]);
-            (setup, vec![vec![connect(D)], acceptor])
-        })
-        .boxed()
-}
-
-fn listener_shut_down() -> BoxedStrategy<Parts> {
-    (any::<bool>(), pause())
-        .prop_map(|(unix, pause)| {
-            let mut other = pause;
-            other.push(Call::Shutdown {
-                slot: A,
-                how: libc::SHUT_RDWR,
-            });
-            (listen(unix, 1), vec![vec![accept(B)], other])
         })
         .boxed()
 }

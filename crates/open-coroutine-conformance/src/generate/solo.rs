@@ -57,7 +57,8 @@ where
 /// Duplicates, closes, flags.
 fn descriptor() -> BoxedStrategy<Call> {
     prop_oneof![
-        3 => slot().prop_map(|slot| Call::Close { slot }),
+        2 => slot().prop_map(|slot| Call::Close { slot }),
+        1 => slot().prop_map(|slot| Call::CloseByNumber { slot }),
         1 => slot().prop_map(|slot| Call::CloseRange { slot }),
         2 => (slot(), slot()).prop_map(|(from, to)| Call::Dup { from, to }),
         1 => (slot(), slot(), any())
@@ -96,11 +97,13 @@ fn socket() -> BoxedStrategy<Call> {
         2 => (slot(), any(), any())
             .prop_map(|(slot, unix, nonblock)| Call::Listen { slot, unix, nonblock, backlog: 64 }),
         1 => (slot(), any()).prop_map(|(slot, unix)| Call::Receiver { slot, unix }),
-        2 => (slot(), slot(), any())
-            .prop_map(|(slot, to, nonblock)| Call::Connect { slot, to, nonblock }),
-        2 => (slot(), slot(), accept_flags(), any()).prop_map(|(slot, into, flags, with_address)| {
-            Call::Accept { slot, into, flags, with_address }
+        2 => (slot(), slot(), any(), any()).prop_map(|(slot, to, nonblock, by_number)| {
+            Call::Connect { slot, to, nonblock, by_number }
         }),
+        2 => (slot(), slot(), accept_flags(), any(), any())
+            .prop_map(|(slot, into, flags, with_address, by_number)| {
+                Call::Accept { slot, into, flags, with_address, by_number }
+            }),
         8 => transfer(),
         1 => (slot(), slot(), 0..300_usize).prop_map(|(slot, to, len)| Call::SendTo { slot, to, len, waits: false }),
         1 => (slot(), slot(), 0..100_usize)
@@ -368,7 +371,7 @@ fn other() -> BoxedStrategy<Call> {
     prop_oneof![
         3 => signals(),
         4 => (0..invalid::COUNT).prop_map(|which| Call::Invalid { which }),
-        2 => (0..3_u8).prop_map(|by| Call::Raise { by }),
+        2 => (0..4_u8).prop_map(|by| Call::Raise { by }),
         1 => (sleeps(), 0..3_u8).prop_map(|(by, milliseconds)| Call::Sleep { by, milliseconds }),
         1 => Just(Call::Counter),
         3 => (0..locks::AGAIN).prop_map(|which| Call::LockAgain { which }),

@@ -198,29 +198,40 @@ pub(super) fn receiver(world: &World, slot: Slot, unix: bool) -> Outcome {
     keep(world, slot, outcome)
 }
 
-pub(super) fn connect(world: &World, slot: Slot, to: Slot, nonblock: bool) -> Outcome {
+pub(super) fn connect(
+    world: &World,
+    slot: Slot,
+    to: Slot,
+    (nonblock, by_number): (bool, bool),
+) -> Outcome {
     let (address, len) = address_of(world.fd(to));
     let kind = libc::SOCK_STREAM | if nonblock { libc::SOCK_NONBLOCK } else { 0 };
     // SAFETY: takes integers.
     let fd = unsafe { libc::socket(address.ss_family.into(), kind, 0) };
+    let at = (&raw const address).cast::<libc::sockaddr>();
     // SAFETY: the address lives across the call.
-    let outcome = observe(|| unsafe { libc::connect(fd, (&raw const address).cast(), len) });
+    let outcome = observe(|| unsafe {
+        if by_number {
+            libc::syscall(libc::SYS_connect, fd, at, len) as i32
+        } else {
+            libc::connect(fd, at, len)
+        }
+    });
     world.put(slot, fd);
     outcome
 }
 
 pub(super) fn accept(
     world: &World,
-    slot: Slot,
-    into: Slot,
-    flags: Option<i32>,
+    [slot, into]: [Slot; 2],
+    (flags, by_number): (Option<i32>, bool),
     with_address: bool,
 ) -> Outcome {
     // SAFETY: all-zero bytes are a valid, empty address.
     let mut address: libc::sockaddr_storage = unsafe { mem::zeroed() };
     let mut len = size_of_val(&address) as libc::socklen_t;
     let (address_at, len_at) = if with_address {
-        ((&raw mut address).cast(), &raw mut len)
+        ((&raw mut address).cast::<libc::sockaddr>(), &raw mut len)
     } else {
         (ptr::null_mut(), ptr::null_mut())
     };
@@ -228,6 +239,10 @@ pub(super) fn accept(
     // SAFETY: address and length live across the call, or are null.
     let outcome = observe(|| unsafe {
         match flags {
+            Some(flags) if by_number => {
+                libc::syscall(libc::SYS_accept4, fd, address_at, len_at, flags) as i32
+            }
+            None if by_number => libc::syscall(libc::SYS_accept, fd, address_at, len_at) as i32,
             Some(flags) => libc::accept4(fd, address_at, len_at, flags),
             None => libc::accept(fd, address_at, len_at),
         }
@@ -341,6 +356,12 @@ pub(super) fn close(world: &World, slot: Slot) -> Outcome {
     let fd = world.take(slot);
     // SAFETY: the slot owned it.
     observe(|| unsafe { libc::close(fd) })
+}
+
+pub(super) fn close_by_number(world: &World, slot: Slot) -> Outcome {
+    let fd = world.take(slot);
+    // SAFETY: the slot owned it.
+    observe(|| unsafe { libc::syscall(libc::SYS_close, fd) as i32 })
 }
 
 pub(super) fn close_range(world: &World, slot: Slot) -> Outcome {

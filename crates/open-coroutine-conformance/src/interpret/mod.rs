@@ -42,6 +42,7 @@ pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
         | Call::DupAbove { .. }
         | Call::DupOver { .. }
         | Call::Close { .. }
+        | Call::CloseByNumber { .. }
         | Call::CloseRange { .. }
         | Call::CloseCopies { .. }
         | Call::Address { .. }
@@ -111,13 +112,19 @@ fn make(world: &World, call: &Call) -> Outcome {
         } => descriptors::listen(world, slot, unix, (nonblock, backlog)),
         Call::Receiver { slot, unix } => descriptors::receiver(world, slot, unix),
         Call::SignalFd { slot, nonblock } => threads::signal_fd(world, slot, nonblock),
-        Call::Connect { slot, to, nonblock } => descriptors::connect(world, slot, to, nonblock),
+        Call::Connect {
+            slot,
+            to,
+            nonblock,
+            by_number,
+        } => descriptors::connect(world, slot, to, (nonblock, by_number)),
         Call::Accept {
             slot,
             into,
             flags,
             with_address,
-        } => descriptors::accept(world, slot, into, flags, with_address),
+            by_number,
+        } => descriptors::accept(world, [slot, into], (flags, by_number), with_address),
         Call::Open {
             slot,
             name,
@@ -143,6 +150,7 @@ fn change(world: &World, call: &Call) -> Outcome {
         Call::DupAbove { from, to, cloexec } => descriptors::dup_above(world, from, to, cloexec),
         Call::DupOver { from, to, flags } => descriptors::dup_over(world, from, to, flags),
         Call::Close { slot } => descriptors::close(world, slot),
+        Call::CloseByNumber { slot } => descriptors::close_by_number(world, slot),
         Call::CloseRange { slot } => descriptors::close_range(world, slot),
         Call::CloseCopies {
             slot,

@@ -2,7 +2,6 @@
 
 use std::ffi::c_int;
 use std::mem;
-use std::ptr;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -44,10 +43,14 @@ pub(super) fn raise(by: u8) -> Outcome {
     let before = USER_SIGNALS.load(SeqCst);
     // SAFETY: the handler only counts.
     let outcome = unsafe {
-        match by % 3 {
+        match by % 4 {
             0 => observe(|| libc::raise(libc::SIGUSR1)),
             1 => observe_error(|| libc::pthread_kill(libc::pthread_self(), libc::SIGUSR1)),
-            _ => observe(|| libc::kill(libc::getpid(), 0)),
+            2 => observe(|| libc::kill(libc::getpid(), 0)),
+            _ => observe(|| {
+                let (process, thread) = (libc::getpid(), libc::syscall(libc::SYS_gettid));
+                libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) as i32
+            }),
         }
     };
     outcome.note(USER_SIGNALS.load(SeqCst) - before)
@@ -113,15 +116,19 @@ pub(super) fn wait_signal(limit: Option<u8>) -> Outcome {
         tv_nsec: i64::from(limit.unwrap_or(0)) * 1_000_000,
     };
     let mut signal = 0;
-    // SAFETY: set, time and number live across the calls.
+    // SAFETY: all-zero bytes are details to be filled in.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    // SAFETY: set, time, number and details live across the calls.
     let outcome = unsafe {
         if limit.is_none() {
             observe_error(|| libc::sigwait(&raw const set, &raw mut signal))
         } else {
-            observe(|| libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const time))
+            observe(|| libc::sigtimedwait(&raw const set, &raw mut info, &raw const time))
         }
     };
-    outcome.note(signal)
+    // SAFETY: a signal from a process has its number.
+    let is_ours = unsafe { info.si_pid() == libc::getpid() };
+    outcome.note(signal).note(info.si_code).note(is_ours)
 }
 
 pub(super) fn signal_fd(world: &World, slot: Slot, nonblock: bool) -> Outcome {

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Barrier, Condvar, Mutex, RwLock, mpsc};
 
-use crate::script::{FIFO, SCENE_SLOTS, SLOTS, Slot};
+use crate::script::{FIFO, LOCKED, SCENE_SLOTS, SLOTS, Slot};
 
 /// How many names there are, before those in directories.
 const TOP_NAMES: u8 = 5;
@@ -126,6 +126,7 @@ impl World {
 fn text_of(name: u8) -> String {
     let name = match name {
         FIFO => return "fifo".to_owned(),
+        LOCKED => return "locked".to_owned(),
         name => name % (TOP_NAMES + 3),
     };
     match name {

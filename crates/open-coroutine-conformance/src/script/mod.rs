@@ -29,6 +29,9 @@ pub(crate) const SHARED_SLOTS: Slot = 6;
 pub(crate) const SCENE_SLOTS: Slot = SHARED_SLOTS;
 /// The name of a FIFO, which only scenes use: opening it waits.
 pub(crate) const FIFO: u8 = u8::MAX;
+/// The name of a file that only scenes lock: what is locked in a solo round may
+/// stay so.
+pub(crate) const LOCKED: u8 = u8::MAX - 1;
 /// How many slots there are.
 pub(crate) const SLOTS: usize = 16;
 
@@ -102,6 +105,7 @@ pub(crate) enum Call {
         slot: Slot,
         to: Slot,
         nonblock: bool,
+        by_number: bool,
     },
     /// `accept(2)`, or `accept4(2)` with flags.
     Accept {
@@ -109,6 +113,7 @@ pub(crate) enum Call {
         into: Slot,
         flags: Option<i32>,
         with_address: bool,
+        by_number: bool,
     },
     Open {
         slot: Slot,
@@ -163,6 +168,10 @@ pub(crate) enum Call {
         flags: Option<i32>,
     },
     Close {
+        slot: Slot,
+    },
+    /// `SYS_close`
+    CloseByNumber {
         slot: Slot,
     },
     CloseRange {
@@ -368,8 +377,8 @@ pub(crate) enum Call {
         milliseconds: u8,
     },
     Yield,
-    /// `raise(3)`, `kill(2)` of the process or `pthread_kill(3)` of oneself; how often
-    /// the handler ran
+    /// `raise(3)`, `pthread_kill(3)` of oneself, `kill(2)` with no signal, or
+    /// `SYS_tgkill` of oneself; how often the handler ran
     Raise {
         by: u8,
     },
