@@ -1,6 +1,7 @@
 //! Scenes of pipes, FIFOs and terminals, and of copies within the kernel.
 
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::begun_by_any;
 use super::scene_streams::*;
@@ -107,7 +108,14 @@ fn terminal() -> BoxedStrategy<Parts> {
 
 /// A copy within the kernel that waits for its input.
 fn spliced() -> BoxedStrategy<Parts> {
-    let by = prop_oneof![Just(Moves::Splice(0)), Just(Moves::Tee(0))];
+    let by = select(
+        &[
+            Moves::Splice(0),
+            Moves::Tee(0),
+            Moves::SpliceNumber(0),
+            Moves::TeeNumber(0),
+        ][..],
+    );
     (by, pause(), 1..3000_usize)
         .prop_map(|(by, pause, len)| {
             let setup = vec![

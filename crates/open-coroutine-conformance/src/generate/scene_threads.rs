@@ -26,6 +26,7 @@ pub(super) fn scene() -> BoxedStrategy<Vec<Round>> {
         2 => begun_by_any(tickets()),
         2 => written_and_read(),
         2 => begun_by_any(interrupted()),
+        2 => begun_by_any(pending()),
         1 => begun_by_any(condition()),
         1 => begun_by_any(channel()),
         1 => begun_by_any(raising),
@@ -102,7 +103,13 @@ fn written_and_read() -> BoxedStrategy<Vec<Round>> {
 fn interrupted() -> BoxedStrategy<Parts> {
     (masked_waits(), pause(), 0..2_u8)
         .prop_map(|(waits, pause, by)| {
-            let mut waiter = vec![Call::Mask { blocks: true }, Call::Raise { by }];
+            let mut waiter = vec![
+                Call::Mask {
+                    blocks: true,
+                    by_number: false,
+                },
+                Call::Raise { by },
+            ];
             waiter.extend(pause);
             waiter.push(Call::MaskedPoll {
                 slots: Vec::new(),
@@ -110,8 +117,35 @@ fn interrupted() -> BoxedStrategy<Parts> {
                 waits,
                 meanwhile: Meanwhile::Unblocked,
             });
-            waiter.push(Call::Mask { blocks: false });
+            waiter.push(Call::Mask {
+                blocks: false,
+                by_number: false,
+            });
             (Vec::new(), vec![waiter, vec![Call::Yield]])
+        })
+        .boxed()
+}
+
+/// A blocked signal that came stays with who it came to.
+fn pending() -> BoxedStrategy<Parts> {
+    let signals = select(&[0, 1, 3][..]);
+    (signals, pause(), any::<bool>(), any::<bool>())
+        .prop_map(|(by, pause, is_taken, by_number)| {
+            let mask = |blocks| Call::Mask { blocks, by_number };
+            let mut blocker = vec![mask(true), Call::Raise { by }];
+            blocker.extend(pause.iter().cloned());
+            blocker.push(Call::PendingSignals);
+            if is_taken {
+                blocker.push(Call::WaitSignal {
+                    limit: Some(1),
+                    by_number,
+                });
+            }
+            blocker.push(mask(false));
+            let mut other = vec![Call::Yield, Call::PendingSignals];
+            other.extend(pause);
+            other.push(Call::PendingSignals);
+            (Vec::new(), vec![blocker, other])
         })
         .boxed()
 }

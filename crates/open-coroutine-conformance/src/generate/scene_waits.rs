@@ -123,7 +123,10 @@ fn masked() -> BoxedStrategy<Parts> {
             };
             let waiter = vec![
                 // What came before does not end the wait.
-                Call::Mask { blocks: false },
+                Call::Mask {
+                    blocks: false,
+                    by_number: false,
+                },
                 Call::MaskedPoll {
                     slots: vec![(A, libc::POLLIN)],
                     timeout: -1,

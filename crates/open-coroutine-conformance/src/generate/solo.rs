@@ -146,6 +146,9 @@ fn moved() -> BoxedStrategy<Call> {
     let by = prop_oneof![
         3 => select(splice).prop_map(Moves::Splice),
         2 => select(splice).prop_map(Moves::Tee),
+        1 => select(splice).prop_map(Moves::SpliceNumber),
+        1 => select(splice).prop_map(Moves::TeeNumber),
+        1 => Just(Moves::SendFileNumber),
         2 => offset().prop_map(Moves::SendFile),
         2 => (offset(), offset()).prop_map(|(from, to)| Moves::CopyRange(from, to)),
     ];
@@ -355,9 +358,10 @@ fn waiting() -> BoxedStrategy<Call> {
 
 fn signals() -> BoxedStrategy<Call> {
     prop_oneof![
-        2 => any().prop_map(|blocks| Call::Mask { blocks }),
+        2 => any().prop_map(|[blocks, by_number]: [bool; 2]| Call::Mask { blocks, by_number }),
         1 => Just(Call::PendingSignals),
-        2 => proptest::option::of(0..3_u8).prop_map(|limit| Call::WaitSignal { limit }),
+        2 => (proptest::option::of(0..3_u8), any())
+            .prop_map(|(limit, by_number)| Call::WaitSignal { limit, by_number }),
         2 => (vec((slot(), Just(libc::POLLIN)), 0..2), 0..3_i32, masked_waits(), meanwhile())
             .prop_map(|(slots, timeout, waits, meanwhile)| {
                 Call::MaskedPoll { slots, timeout, waits, meanwhile }

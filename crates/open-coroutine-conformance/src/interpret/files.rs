@@ -113,6 +113,17 @@ pub(super) fn move_bytes(world: &World, from: Slot, to: Slot, len: usize, by: Mo
             Moves::Splice(flags) => observe_size(|| {
                 libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), len, flags)
             }),
+            Moves::SpliceNumber(flags) => observe_size(|| {
+                let none = ptr::null_mut::<i64>();
+                libc::syscall(libc::SYS_splice, from, none, to, none, len, flags) as isize
+            }),
+            Moves::TeeNumber(flags) => {
+                observe_size(|| libc::syscall(libc::SYS_tee, from, to, len, flags) as isize)
+            }
+            Moves::SendFileNumber => observe_size(|| {
+                let none = ptr::null_mut::<i64>();
+                libc::syscall(libc::SYS_sendfile, to, from, none, len) as isize
+            }),
             Moves::Tee(flags) => observe_size(|| libc::tee(from, to, len, flags)),
             Moves::SendFile(mut offset) => {
                 let at = at(&mut offset);

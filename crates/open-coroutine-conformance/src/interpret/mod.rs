@@ -303,9 +303,9 @@ fn thread(world: &World, call: &Call) -> Outcome {
             Outcome::default()
         }
         Call::Raise { by } => threads::raise(by),
-        Call::Mask { blocks } => threads::mask(blocks),
+        Call::Mask { blocks, by_number } => threads::mask(blocks, by_number),
         Call::PendingSignals => threads::pending(),
-        Call::WaitSignal { limit } => threads::wait_signal(limit),
+        Call::WaitSignal { limit, by_number } => threads::wait_signal(limit, by_number),
         Call::Signal { tickets } => locks::signal(world, tickets),
         Call::WaitTicket { by } => locks::wait_ticket(world, by),
         Call::NoTicket { by, milliseconds } => locks::no_ticket(world, by, milliseconds),

@@ -32,7 +32,7 @@ pub(super) fn would_wait(world: &World, call: &Call) -> bool {
             _ => poll(world.fd(from), POLLIN) == 0 || !has_room(world.fd(to)),
         },
         Call::AddEvents { slot, .. } => writes_wait(world.fd(slot)),
-        Call::WaitSignal { limit } => limit.is_none() && !is_signal_pending(),
+        Call::WaitSignal { limit, .. } => limit.is_none() && !is_signal_pending(),
         Call::SendTo { slot, waits, .. } => waits && writes_wait(world.fd(slot)),
         Call::VmSplice { slot, .. } => !has_room(world.fd(slot)),
         _ => false,

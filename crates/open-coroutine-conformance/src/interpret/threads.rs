@@ -79,7 +79,7 @@ fn set_of(signal: c_int) -> libc::sigset_t {
 
 /// Blocks the signal, or lets it come, and tells how often it came and whether
 /// it was blocked.
-pub(super) fn mask(blocks: bool) -> Outcome {
+pub(super) fn mask(blocks: bool, by_number: bool) -> Outcome {
     let set = user_signal();
     let mut old = set;
     let before = USER_SIGNALS.load(SeqCst);
@@ -88,9 +88,16 @@ pub(super) fn mask(blocks: bool) -> Outcome {
     } else {
         libc::SIG_UNBLOCK
     };
-    // SAFETY: the sets live across the call.
-    let outcome =
-        observe_error(|| unsafe { libc::pthread_sigmask(how, &raw const set, &raw mut old) });
+    let (set_at, old_at) = (&raw const set, &raw mut old);
+    // SAFETY: the sets live across the calls.
+    let outcome = unsafe {
+        if by_number {
+            let number = libc::SYS_rt_sigprocmask;
+            observe(|| libc::syscall(number, how, set_at, old_at, 8_usize) as i32)
+        } else {
+            observe_error(|| libc::pthread_sigmask(how, set_at, old_at))
+        }
+    };
     // SAFETY: the call has filled in the set.
     let was_blocked = unsafe { libc::sigismember(&raw const old, libc::SIGUSR1) };
     outcome
@@ -109,7 +116,7 @@ pub(super) fn pending() -> Outcome {
 }
 
 /// Takes a pending signal.
-pub(super) fn wait_signal(limit: Option<u8>) -> Outcome {
+pub(super) fn wait_signal(limit: Option<u8>, by_number: bool) -> Outcome {
     let set = user_signal();
     let time = libc::timespec {
         tv_sec: 0,
@@ -122,6 +129,10 @@ pub(super) fn wait_signal(limit: Option<u8>) -> Outcome {
     let outcome = unsafe {
         if limit.is_none() {
             observe_error(|| libc::sigwait(&raw const set, &raw mut signal))
+        } else if by_number {
+            let (number, none) = (libc::SYS_rt_sigtimedwait, std::ptr::null_mut::<c_int>());
+            let (set, time) = (&raw const set, &raw const time);
+            observe(|| libc::syscall(number, set, none, time, 8_usize) as i32)
         } else {
             observe(|| libc::sigtimedwait(&raw const set, &raw mut info, &raw const time))
         }

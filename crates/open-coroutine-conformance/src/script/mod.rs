@@ -382,15 +382,17 @@ pub(crate) enum Call {
     Raise {
         by: u8,
     },
-    /// `pthread_sigmask(3)` of `SIGUSR1`
+    /// `pthread_sigmask(3)` of `SIGUSR1`, or `SYS_rt_sigprocmask`
     Mask {
         blocks: bool,
+        by_number: bool,
     },
     /// `sigpending(2)`
     PendingSignals,
     /// `sigwait(3)`, or `sigtimedwait(2)` for so many milliseconds
     WaitSignal {
         limit: Option<u8>,
+        by_number: bool,
     },
     /// `signalfd(2)` of `SIGUSR2`, which nobody sends: a signal to a coroutine is
     /// none to its thread.

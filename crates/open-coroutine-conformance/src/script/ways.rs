@@ -256,8 +256,14 @@ pub(crate) enum Moves {
     Splice(u32),
     /// `tee(2)` with these flags
     Tee(u32),
+    /// `SYS_splice`
+    SpliceNumber(u32),
+    /// `SYS_tee`
+    TeeNumber(u32),
     /// `sendfile(2)`, from an offset if it is not negative
     SendFile(i64),
+    /// `SYS_sendfile`, at the current position
+    SendFileNumber,
     /// `copy_file_range(2)`, between offsets if they are not negative
     CopyRange(i64, i64),
 }
