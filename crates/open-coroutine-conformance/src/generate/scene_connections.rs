@@ -21,19 +21,6 @@ pub(super) fn connecting() -> BoxedStrategy<Parts> {
     )
         .prop_map(
             |([unix, by_number], flags, with_address, first, second, len)| {
-                let setup = vec![
-                    Call::Names {
-                        what: Named::Unlink,
-                        name: A % 5,
-                        other: 0,
-                    },
-                    Call::Listen {
-                        slot: A,
-                        unix,
-                        nonblock: false,
-                        backlog: 8,
-                    },
-                ];
                 let mut server = first;
                 // What a flag that is refused leaves behind is accepted without.
                 server.push(Call::Accept {
@@ -71,7 +58,7 @@ pub(super) fn connecting() -> BoxedStrategy<Parts> {
                     piece: len + 1,
                     via: Via::Plain,
                 });
-                (setup, vec![server, client])
+                (listen(unix, 8), vec![server, client])
             },
         )
         .boxed()
@@ -80,24 +67,12 @@ pub(super) fn connecting() -> BoxedStrategy<Parts> {
 pub(super) fn accept_timeout() -> BoxedStrategy<Parts> {
     (any::<[bool; 2]>(), accept_flags(), 1..5_u16)
         .prop_map(|([unix, by_number], flags, milliseconds)| {
-            let setup = vec![
-                Call::Names {
-                    what: Named::Unlink,
-                    name: A % 5,
-                    other: 0,
-                },
-                Call::Listen {
-                    slot: A,
-                    unix,
-                    nonblock: false,
-                    backlog: 8,
-                },
-                Call::SetTimeout {
-                    slot: A,
-                    is_send: false,
-                    milliseconds,
-                },
-            ];
+            let mut setup = listen(unix, 8);
+            setup.push(Call::SetTimeout {
+                slot: A,
+                is_send: false,
+                milliseconds,
+            });
             let accept = Call::Accept {
                 slot: A,
                 into: B,

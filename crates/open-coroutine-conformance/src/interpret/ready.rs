@@ -1,5 +1,5 @@
-//! Whether a call would wait for another actor, by asking the kernel past the
-//! replaced functions.
+//! Whether a call would wait for another actor, by asking the kernel, with calls
+//! that do not wait.
 
 use std::mem;
 
