@@ -349,3 +349,25 @@ fn high_priority_is_no_error() {
         assert_eq!(0, read);
     });
 }
+
+#[test]
+fn flags_of_files_mean_nothing_to_sockets() {
+    on_every_runtime(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let vector = libc::iovec {
+            iov_base: ptr::dangling_mut::<u8>().cast(),
+            iov_len: 0,
+        };
+        // SAFETY: the vector lives across the call, and its buffer is empty.
+        let written = unsafe {
+            libc::pwritev2(
+                socket.as_raw_fd(),
+                &raw const vector,
+                1,
+                -1,
+                libc::RWF_APPEND,
+            )
+        };
+        assert_eq!(0, written, "nothing is sent, so no address is needed");
+    });
+}
