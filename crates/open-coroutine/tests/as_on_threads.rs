@@ -13,7 +13,7 @@ use std::ptr;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runtimes::{on_every_driver, on_every_runtime};
 
@@ -369,5 +369,30 @@ fn flags_of_files_mean_nothing_to_sockets() {
             )
         };
         assert_eq!(0, written, "nothing is sent, so no address is needed");
+    });
+}
+
+#[test]
+fn a_poll_for_nothing_lasts_for_its_time() {
+    on_every_runtime(|| {
+        let [half_closed, other] = socket_pair(libc::SOCK_STREAM);
+        // SAFETY: takes integers.
+        unsafe { libc::shutdown(other.as_raw_fd(), libc::SHUT_WR) };
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        for (fd, events) in [
+            (half_closed.as_raw_fd(), 0),
+            (file.as_raw_fd(), libc::POLLPRI),
+        ] {
+            let mut entry = libc::pollfd {
+                fd,
+                events,
+                revents: 0,
+            };
+            let begin = Instant::now();
+            // SAFETY: the entry lives across the call.
+            let found = unsafe { libc::poll(&raw mut entry, 1, 3) };
+            assert_eq!(0, found, "{:?}", errno());
+            assert!(begin.elapsed() >= Duration::from_millis(3));
+        }
     });
 }

@@ -9,6 +9,9 @@ use crate::driver::Op;
 use crate::sched;
 use crate::sys;
 
+const UNPOLLABLE: isize = -(libc::EINVAL as isize);
+const NOT_PERMITTED: isize = -(libc::EPERM as isize);
+
 /// When a wait of `timeout` ends, if it has an end.
 fn deadline_after(timeout: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(timeout?)
@@ -26,22 +29,21 @@ pub unsafe fn poll(
 ) -> isize {
     let deadline = deadline_after(timeout);
     // SAFETY: the caller's promise, in each call.
-    unsafe {
-        loop {
-            let ready = poll_now(fds, count);
-            if ready != 0 || timeout == Some(Duration::ZERO) {
-                return ready;
-            }
-            match wait_any(&merged(fds, count), deadline) {
-                // Ready; and in case it was spurious, wait again.
-                0.. => {}
-                EXPIRED => return poll_now(fds, count),
-                // The only one was closed, or is about to be.
-                error if error == -(libc::EBADF as isize) => return invalid(fds, count),
-                error => return error,
-            }
-        }
+    let now = || unsafe { poll_now(fds, count) };
+    let ready = now();
+    if ready != 0 || timeout == Some(Duration::ZERO) {
+        return ready;
     }
+    let answer = |waited: isize| match waited {
+        EXPIRED => Some(now()),
+        0.. => Some(now()).filter(|ready| *ready != 0),
+        // The only one was closed, or is about to be.
+        // SAFETY: as above.
+        error if error == -(libc::EBADF as isize) => Some(unsafe { invalid(fds, count) }),
+        error => Some(error),
+    };
+    // SAFETY: as above.
+    wait_for(&unsafe { merged(fds, count) }, deadline, answer)
 }
 
 /// What a poll of closed descriptors reports: that all of them are invalid.
@@ -125,24 +127,7 @@ pub unsafe fn select(sets: FdSets, timeout: Option<Duration>) -> isize {
             Some(error)
         }
     };
-    let fds = wanted.to_poll();
-    if let Some(result) = answer(wait_any(&fds, deadline)) {
-        return result;
-    }
-    // Something ends a poll and not a `select`: an end or an error of what is
-    // only to be written, or looked at for exceptions. It stays, so only what
-    // is new can be waited for.
-    let changes = match EpollSet::of(&fds, libc::EPOLLET) {
-        Ok(set) => set,
-        Err(error) => return error,
-    };
-    loop {
-        let waited = wait_ready(changes.0, libc::POLLIN as u32, deadline);
-        changes.forget();
-        if let Some(result) = answer(waited) {
-            return result;
-        }
-    }
+    wait_for(&wanted.to_poll(), deadline, answer)
 }
 
 /// What the caller of a `select` waits for: the words of its three sets.
@@ -256,6 +241,33 @@ unsafe fn merged(fds: *const libc::pollfd, count: libc::nfds_t) -> Vec<libc::pol
     entries
 }
 
+/// Waits until `answer`, which is given the result of each wait, has one for the
+/// caller.
+fn wait_for(
+    fds: &[libc::pollfd],
+    deadline: Option<Instant>,
+    answer: impl Fn(isize) -> Option<isize>,
+) -> isize {
+    if let Some(result) = answer(wait_any(fds, deadline)) {
+        return result;
+    }
+    // Something ends the wait and not the call: for io_uring that the other side
+    // sends no more, though nobody asked, and for a `select` an end or an error
+    // of what is only to be written, or looked at for exceptions. It stays, so
+    // only what is new can be waited for.
+    let changes = match EpollSet::of(fds, libc::EPOLLET) {
+        Ok(set) => set,
+        Err(error) => return error,
+    };
+    loop {
+        let waited = wait_ready(changes.0, libc::POLLIN as u32, deadline);
+        changes.forget();
+        if let Some(result) = answer(waited) {
+            return result;
+        }
+    }
+}
+
 /// Waits until one of `fds`, which are different ones, may be ready. Several are
 /// put into an epoll set of their own, which is a descriptor that can be waited
 /// for like any other.
@@ -266,7 +278,12 @@ fn wait_any(fds: &[libc::pollfd], deadline: Option<Instant>) -> isize {
             sched::wait(deadline);
             EXPIRED
         }
-        [one] => wait_ready(one.fd, u32::from(one.events as u16), deadline),
+        [one] => match wait_ready(one.fd, u32::from(one.events as u16), deadline) {
+            // io_uring and epoll refuse files, which are ready for anything but
+            // what was asked for.
+            UNPOLLABLE | NOT_PERMITTED => wait_any(&[], deadline),
+            result => result,
+        },
         _ => match EpollSet::of(fds, 0) {
             Ok(set) => wait_ready(set.0, libc::POLLIN as u32, deadline),
             Err(error) => error,
