@@ -2,13 +2,16 @@
 //! there.
 
 use std::ffi::{c_int, c_long, c_uint};
+use std::ptr;
 
-use libc::{mode_t, nfds_t, size_t, socklen_t};
+use libc::{mode_t, nfds_t, sigset_t, size_t, socklen_t};
 use open_coroutine_core::sched;
 
 use crate::convert::to_c;
 use crate::futexes::{self, Futex};
-use crate::{descriptors, files, processes, real, sockets, streams, threads, times, waiting};
+use crate::{
+    descriptors, files, masks, processes, real, signals, sockets, streams, threads, times, waiting,
+};
 
 /// `syscall(2)`. The variadic arguments are passed like any others on the
 /// supported architectures.
@@ -132,6 +135,8 @@ unsafe fn waiting(number: c_long, args: [usize; 6]) -> Option<c_long> {
             }
             libc::SYS_splice => files::splice(int(a), b as _, int(c), d as _, e, f as c_uint),
             libc::SYS_sendfile => files::sendfile(int(a), int(b), c as _, d),
+            libc::SYS_tee => files::tee(int(a), int(b), c, d as c_uint),
+            libc::SYS_vmsplice => files::vmsplice(int(a), b as _, c, d as c_uint),
             _ => return waiting_for_status(number, args),
         };
         Some(count as c_long)
@@ -155,8 +160,9 @@ unsafe fn waiting_for_status(number: c_long, args: [usize; 6]) -> Option<c_long>
             libc::SYS_recvmmsg => sockets::recvmmsg(int(a), b as _, c as c_uint, int(d), e as _),
             libc::SYS_sendmmsg => sockets::sendmmsg(int(a), b as _, c as c_uint, int(d)),
             libc::SYS_ppoll => waiting::ppoll(a as _, b as nfds_t, c as _, d as _),
-            libc::SYS_pselect6 if args[5] == 0 => {
-                waiting::pselect(int(a), b as _, c as _, d as _, e as _, std::ptr::null())
+            libc::SYS_pselect6 => {
+                let mask = mask_behind(args[5] as *const *const sigset_t);
+                waiting::pselect(int(a), b as _, c as _, d as _, e as _, mask)
             }
             libc::SYS_epoll_pwait => waiting::epoll_pwait(int(a), b as _, int(c), int(d), e as _),
             libc::SYS_epoll_pwait2 => waiting::epoll_pwait2(int(a), b as _, int(c), d as _, e as _),
@@ -176,10 +182,51 @@ unsafe fn waiting_for_status(number: c_long, args: [usize; 6]) -> Option<c_long>
             libc::SYS_wait4 => processes::wait4(int(a), b as _, int(c), d as _),
             libc::SYS_waitid if e == 0 => processes::waitid(a as _, b as _, c as _, int(d)),
             libc::SYS_sched_yield => threads::sched_yield(),
-            _ => return waiting_by_old_number(number, args),
+            _ => return of_signals(number, args).or_else(|| waiting_by_old_number(number, args)),
         }
     };
     Some(result.into())
+}
+
+/// The size of the kernel's sets of signals, with which glibc's begin. Calls with
+/// another one fail.
+const SET_SIZE: usize = 8;
+
+/// [`waiting`], for calls about the caller's own signals.
+///
+/// # Safety
+///
+/// The contract of the system call.
+unsafe fn of_signals(number: c_long, [a, b, c, d, ..]: [usize; 6]) -> Option<c_long> {
+    // SAFETY: the caller's contract, in each call; of the sets only what the
+    // kernel has of them is read and written.
+    let result = unsafe {
+        match number {
+            libc::SYS_rt_sigprocmask if d == SET_SIZE => {
+                masks::sigprocmask(a as c_int, b as _, c as _)
+            }
+            libc::SYS_rt_sigtimedwait if d == SET_SIZE => {
+                signals::sigtimedwait(a as _, b as _, c as _)
+            }
+            libc::SYS_rt_sigsuspend if b == SET_SIZE => signals::sigsuspend(a as _),
+            _ => return None,
+        }
+    };
+    Some(result.into())
+}
+
+/// The mask of `pselect6`, which has no register left for its size: both are in
+/// memory.
+///
+/// # Safety
+///
+/// `pair` is null or points to them.
+unsafe fn mask_behind(pair: *const *const sigset_t) -> *const sigset_t {
+    if pair.is_null() {
+        return ptr::null();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { *pair }
 }
 
 cfg_select! {

@@ -13,9 +13,9 @@ use std::ptr;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use runtimes::on_every_runtime;
+use runtimes::{on_every_driver, on_every_runtime};
 
 fn errno() -> Option<i32> {
     io::Error::last_os_error().raw_os_error()
@@ -226,5 +226,173 @@ fn terminal_that_does_not_wait_returns_nothing() {
             libc::read(slave, [0_u8; 8].as_mut_ptr().cast(), 8)
         };
         assert_eq!(0, result);
+    });
+}
+
+/// Calls `call` with the headers of messages of a byte each.
+fn with_messages<R>(bytes: &mut [u8; 3], call: impl FnOnce(*mut libc::mmsghdr) -> R) -> R {
+    let mut vectors = bytes.each_mut().map(|byte| libc::iovec {
+        iov_base: ptr::from_mut(byte).cast(),
+        iov_len: 1,
+    });
+    let mut messages = vectors.each_mut().map(|vector| {
+        // SAFETY: all-zero bytes are a valid, empty header.
+        let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
+        message.msg_hdr.msg_iov = vector;
+        message.msg_hdr.msg_iovlen = 1;
+        message
+    });
+    call(messages.as_mut_ptr())
+}
+
+#[test]
+fn who_waits_for_one_message_gets_all_that_are_there() {
+    // With one worker the reader waits first, and sees both at once.
+    on_every_driver(1, || {
+        let [ours, theirs] = socket_pair(libc::SOCK_DGRAM);
+        let reader = open_coroutine::spawn(move || {
+            with_messages(&mut [0; 3], |messages| {
+                let flags = libc::MSG_WAITFORONE;
+                // SAFETY: the headers and what they point to live across the call.
+                unsafe { libc::recvmmsg(ours.as_raw_fd(), messages, 3, flags, ptr::null_mut()) }
+            })
+        });
+        open_coroutine::yield_now();
+        with_messages(&mut [1; 3], |messages| {
+            // SAFETY: as above.
+            assert_eq!(2, unsafe {
+                libc::sendmmsg(theirs.as_raw_fd(), messages, 2, 0)
+            });
+        });
+        assert_eq!(2, reader.join().unwrap());
+    });
+}
+
+#[test]
+fn one_signal_for_several_messages_to_a_broken_stream() {
+    static SIGNALS: AtomicI32 = AtomicI32::new(0);
+    extern "C" fn count(_: c_int) {
+        SIGNALS.fetch_add(1, SeqCst);
+    }
+    on_every_runtime(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        drop(listener.accept().unwrap());
+        // SAFETY: the handler only counts.
+        let before = unsafe { libc::signal(libc::SIGPIPE, count as extern "C" fn(c_int) as usize) };
+        assert_ne!(libc::SIG_ERR, before);
+        with_messages(&mut [1; 3], |messages| {
+            // The first is answered with a reset, which the others meet.
+            // SAFETY: the headers and what they point to live across the call.
+            let sent = unsafe { libc::sendmmsg(ours.as_raw_fd(), messages, 3, libc::MSG_DONTWAIT) };
+            assert_eq!(1, sent);
+        });
+        assert_eq!(1, SIGNALS.swap(0, SeqCst));
+    });
+}
+
+#[test]
+fn select_does_not_end_for_what_only_a_poll_reports() {
+    on_every_runtime(|| {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(writer);
+        let (broken, _other) = io::pipe().unwrap();
+        for numbers in [
+            vec![reader.as_raw_fd()],
+            vec![reader.as_raw_fd(), broken.as_raw_fd()],
+        ] {
+            // SAFETY: all-zero bytes are an empty set.
+            let mut set: libc::fd_set = unsafe { mem::zeroed() };
+            for &fd in &numbers {
+                // SAFETY: a new process has small numbers.
+                unsafe { libc::FD_SET(fd, &raw mut set) };
+            }
+            let mut limit = libc::timeval {
+                tv_sec: 0,
+                tv_usec: 3000,
+            };
+            let (none, count) = (ptr::null_mut(), numbers.iter().max().unwrap() + 1);
+            // SAFETY: the set and the time live across the call.
+            let found = unsafe { libc::select(count, none, &raw mut set, none, &raw mut limit) };
+            assert_eq!(0, found, "nothing can be written to what is for reading");
+        }
+    });
+}
+
+#[test]
+fn a_descriptor_may_be_polled_twice() {
+    on_every_runtime(|| {
+        let [ours, _theirs] = socket_pair(libc::SOCK_STREAM);
+        let entry = |events| libc::pollfd {
+            fd: ours.as_raw_fd(),
+            events,
+            revents: 0,
+        };
+        let mut entries = [entry(libc::POLLIN), entry(libc::POLLPRI)];
+        // SAFETY: the entries live across the call.
+        let found = unsafe { libc::poll(entries.as_mut_ptr(), 2, 3) };
+        assert_eq!(0, found, "only POLLOUT, which nobody asked for");
+    });
+}
+
+#[test]
+fn high_priority_is_no_error() {
+    on_every_runtime(|| {
+        let [ours, _theirs] = socket_pair(libc::SOCK_STREAM);
+        let vector = libc::iovec {
+            iov_base: ptr::dangling_mut::<u8>().cast(),
+            iov_len: 0,
+        };
+        // SAFETY: the vector lives across the call, and its buffer is empty.
+        let read =
+            unsafe { libc::preadv2(ours.as_raw_fd(), &raw const vector, 1, -1, libc::RWF_HIPRI) };
+        assert_eq!(0, read);
+    });
+}
+
+#[test]
+fn flags_of_files_mean_nothing_to_sockets() {
+    on_every_runtime(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let vector = libc::iovec {
+            iov_base: ptr::dangling_mut::<u8>().cast(),
+            iov_len: 0,
+        };
+        // SAFETY: the vector lives across the call, and its buffer is empty.
+        let written = unsafe {
+            libc::pwritev2(
+                socket.as_raw_fd(),
+                &raw const vector,
+                1,
+                -1,
+                libc::RWF_APPEND,
+            )
+        };
+        assert_eq!(0, written, "nothing is sent, so no address is needed");
+    });
+}
+
+#[test]
+fn a_poll_for_nothing_lasts_for_its_time() {
+    on_every_runtime(|| {
+        let [half_closed, other] = socket_pair(libc::SOCK_STREAM);
+        // SAFETY: takes integers.
+        unsafe { libc::shutdown(other.as_raw_fd(), libc::SHUT_WR) };
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        for (fd, events) in [
+            (half_closed.as_raw_fd(), 0),
+            (file.as_raw_fd(), libc::POLLPRI),
+        ] {
+            let mut entry = libc::pollfd {
+                fd,
+                events,
+                revents: 0,
+            };
+            let begin = Instant::now();
+            // SAFETY: the entry lives across the call.
+            let found = unsafe { libc::poll(&raw mut entry, 1, 3) };
+            assert_eq!(0, found, "{:?}", errno());
+            assert!(begin.elapsed() >= Duration::from_millis(3));
+        }
     });
 }

@@ -98,6 +98,79 @@ fn during_polls() {
 }
 
 #[test]
+fn during_a_select_whose_mask_is_in_memory() {
+    on_every_driver(1, || {
+        // SAFETY: all-zero bytes are an empty set.
+        let none: libc::sigset_t = unsafe { std::mem::zeroed() };
+        for mask in [ptr::null(), &raw const none] {
+            let (reader, mut writer) = pipe().unwrap();
+            let fd = reader.as_raw_fd();
+            let behind = [mask as usize, 8];
+            ticks_during(
+                move || {
+                    // SAFETY: as above; a new process has small numbers.
+                    let mut read: libc::fd_set = unsafe { std::mem::zeroed() };
+                    // SAFETY: as above.
+                    unsafe { libc::FD_SET(fd, &raw mut read) };
+                    let (read, behind) = (&raw mut read as usize, behind.as_ptr() as usize);
+                    let args = [fd as usize + 1, read, 0, 0, 0, behind];
+                    assert_eq!(1, call(libc::SYS_pselect6, args).unwrap());
+                    drop(reader);
+                },
+                move || writer.write_all(b"!").unwrap(),
+            );
+        }
+    });
+}
+
+#[test]
+fn during_copies_from_a_pipe() {
+    on_every_driver(1, || {
+        for number in [libc::SYS_splice, libc::SYS_tee] {
+            let (from, mut writer) = pipe().unwrap();
+            let (_reader, to) = pipe().unwrap();
+            ticks_during(
+                move || {
+                    let [from, to] = [from.as_raw_fd() as usize, to.as_raw_fd() as usize];
+                    let args = match number {
+                        libc::SYS_tee => [from, to, 9, 0, 0, 0],
+                        _ => [from, 0, to, 0, 9, 0],
+                    };
+                    assert_eq!(1, call(number, args).unwrap());
+                },
+                move || writer.write_all(b"!").unwrap(),
+            );
+        }
+    });
+}
+
+#[test]
+fn a_mask_set_by_number_is_the_coroutines() {
+    on_every_driver(1, || {
+        let bit = 1_u64 << (libc::SIGUSR1 - 1);
+        let mask = move |how, set: &u64| {
+            let mut old = 0_u64;
+            let (set, old_at) = (ptr::from_ref(set) as usize, &raw mut old as usize);
+            let args = [how as usize, set, old_at, 8, 0, 0];
+            call(libc::SYS_rt_sigprocmask, args).unwrap();
+            old & bit
+        };
+        let blocker = open_coroutine::spawn(move || {
+            mask(libc::SIG_BLOCK, &bit);
+            for _ in 0..9 {
+                open_coroutine::yield_now();
+                assert_eq!(bit, mask(libc::SIG_BLOCK, &0));
+            }
+        });
+        for _ in 0..9 {
+            open_coroutine::yield_now();
+            assert_eq!(0, mask(libc::SIG_BLOCK, &0));
+        }
+        blocker.join().unwrap();
+    });
+}
+
+#[test]
 fn during_sleeps() {
     on_every_driver(1, || {
         let time = timespec {

@@ -5,6 +5,7 @@
 //! * `scene_*`: what several actors do at once; see [`crate::script`] for what a
 //!   scene must guarantee.
 
+mod scene_connections;
 mod scene_files;
 mod scene_pipes;
 mod scene_sockets;
@@ -44,59 +45,6 @@ impl Family {
         Self::Waiting,
         Self::Threads,
     ];
-}
-
-/// What would block a worker for ever if another coroutine had to end the wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Feature {
-    /// `ppoll(2)`
-    PPoll,
-    /// `select(2)`, `pselect(2)`
-    Select,
-    /// `epoll_pwait2(2)`
-    EpollPWait2,
-    /// `pthread_mutex_lock(3)`
-    PthreadMutex,
-    /// `pthread_rwlock_wrlock(3)`
-    PthreadRwLock,
-    /// `sem_wait(3)`
-    Semaphore,
-    /// `recvmmsg(2)`
-    ReceiveMessages,
-    /// `preadv2(2)` at the current position
-    ReadVectorFlags,
-    /// `tee(2)`
-    Tee,
-    /// `F_OFD_SETLKW`
-    FileLock,
-    /// `sendmmsg(2)`
-    SendMessages,
-    /// `pthread_sigmask(3)`, `sigpending(2)`, `sigwait(3)`, `signalfd(2)`: they are the
-    /// worker's, for all of its coroutines
-    SignalMask,
-}
-
-/// The functions that are not replaced yet, so they are only called where they
-/// do not wait. Take a line out when its replacement is there: then scenes wait
-/// in it too.
-pub(crate) const NOT_YET_HOOKED: &[Feature] = &[
-    Feature::PPoll,
-    Feature::Select,
-    Feature::EpollPWait2,
-    Feature::PthreadMutex,
-    Feature::PthreadRwLock,
-    Feature::Semaphore,
-    Feature::ReceiveMessages,
-    Feature::ReadVectorFlags,
-    Feature::Tee,
-    Feature::FileLock,
-    Feature::SendMessages,
-    Feature::SignalMask,
-];
-
-/// Whether a scene may wait in `feature`.
-pub(crate) fn is_hooked(feature: Feature) -> bool {
-    !NOT_YET_HOOKED.contains(&feature)
 }
 
 /// Random scripts of a family.

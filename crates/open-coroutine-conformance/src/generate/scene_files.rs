@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::begun_by_any;
 use super::values::pause;
-use super::{Feature, begun_by_any, is_hooked};
-use crate::script::{Call, Round, SCENE_SLOTS, Slot, Via};
+use crate::script::{Call, LOCKED, Round, SCENE_SLOTS, Slot, Via};
 
 const A: Slot = SCENE_SLOTS;
 const B: Slot = SCENE_SLOTS + 1;
@@ -22,9 +22,13 @@ pub(super) fn scene() -> BoxedStrategy<Vec<Round>> {
 }
 
 fn open(slot: Slot, flags: i32) -> Call {
+    open_name(slot, 4, flags)
+}
+
+fn open_name(slot: Slot, name: u8, flags: i32) -> Call {
     Call::Open {
         slot,
-        name: 4,
+        name,
         flags: flags | libc::O_CREAT,
         mode: 0o600,
     }
@@ -86,7 +90,6 @@ fn file_lock() -> BoxedStrategy<Parts> {
     let kinds = select(&[libc::F_RDLCK, libc::F_WRLCK][..]);
     (any::<bool>(), kinds, pause())
         .prop_map(|(is_flock, kind, pause)| {
-            let is_flock = is_flock || !is_hooked(Feature::FileLock);
             let lock = |slot, is_shared| match (is_flock, is_shared) {
                 (true, true) => Call::Flock {
                     slot,
@@ -107,7 +110,11 @@ fn file_lock() -> BoxedStrategy<Parts> {
                     }
                 }
             };
-            let setup = vec![open(A, libc::O_RDWR), open(B, libc::O_RDWR), lock(A, false)];
+            let setup = vec![
+                open_name(A, LOCKED, libc::O_RDWR),
+                open_name(B, LOCKED, libc::O_RDWR),
+                lock(A, false),
+            ];
             let waiter = vec![lock(B, kind == libc::F_RDLCK)];
             let mut holder = pause;
             holder.push(Call::Close { slot: A });

@@ -1,10 +1,11 @@
 //! Scenes of pipes, FIFOs and terminals, and of copies within the kernel.
 
 use proptest::prelude::*;
+use proptest::sample::select;
 
+use super::begun_by_any;
 use super::scene_streams::*;
 use super::values::pause;
-use super::{Feature, begun_by_any, is_hooked};
 use crate::script::{Call, FIFO, Kind, Moves, Named, Round, SCENE_SLOTS, Slot, Via};
 
 const C: Slot = SCENE_SLOTS + 2;
@@ -107,11 +108,14 @@ fn terminal() -> BoxedStrategy<Parts> {
 
 /// A copy within the kernel that waits for its input.
 fn spliced() -> BoxedStrategy<Parts> {
-    let by = if is_hooked(Feature::Tee) {
-        prop_oneof![Just(Moves::Splice(0)), Just(Moves::Tee(0))].boxed()
-    } else {
-        Just(Moves::Splice(0)).boxed()
-    };
+    let by = select(
+        &[
+            Moves::Splice(0),
+            Moves::Tee(0),
+            Moves::SpliceNumber(0),
+            Moves::TeeNumber(0),
+        ][..],
+    );
     (by, pause(), 1..3000_usize)
         .prop_map(|(by, pause, len)| {
             let setup = vec![

@@ -1,11 +1,12 @@
-//! Scenes of sockets: those of their ends, and how these come about.
+//! Scenes of sockets.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::begun_by_any;
+use super::scene_connections::*;
 use super::scene_streams::*;
-use super::values::{accept_flags, flags, pause, sockets as kinds, suspending_waits};
-use super::{Feature, begun_by_any, is_hooked};
+use super::values::{flags, pause, sockets as kinds, stream_read, waits};
 use crate::script::{Call, Flags, Kind, Named, Round, SCENE_SLOTS, Slot, Via};
 
 const C: Slot = SCENE_SLOTS + 2;
@@ -25,7 +26,10 @@ pub(super) fn sockets() -> BoxedStrategy<Vec<Round>> {
         1 => accept_timeout(),
         2 => kinds().prop_flat_map(becomes_nonblocking),
         2 => passed_descriptor(),
-        1 => urgent_byte(),
+        2 => urgent_byte(),
+        2 => half_closed(),
+        1 => reset(),
+        1 => refused(),
         1 => two_readers(),
         1 => local_shutdown(),
         1 => full_backlog(),
@@ -33,102 +37,6 @@ pub(super) fn sockets() -> BoxedStrategy<Vec<Round>> {
         2 => flood(),
         1 => flood_by_address(),
     ])
-}
-
-/// Accepted and connected at once.
-fn connecting() -> BoxedStrategy<Parts> {
-    (
-        any::<bool>(),
-        accept_flags(),
-        any::<bool>(),
-        pause(),
-        pause(),
-        0..1000_usize,
-    )
-        .prop_map(|(unix, flags, with_address, first, second, len)| {
-            let setup = vec![
-                Call::Names {
-                    what: Named::Unlink,
-                    name: A % 5,
-                    other: 0,
-                },
-                Call::Listen {
-                    slot: A,
-                    unix,
-                    nonblock: false,
-                    backlog: 8,
-                },
-            ];
-            let mut server = first;
-            // What a flag that is refused leaves behind is accepted without.
-            server.push(Call::Accept {
-                slot: A,
-                into: B,
-                flags: flags.filter(|flags| *flags != 0x40),
-                with_address,
-            });
-            server.push(Call::SetNonblock {
-                slot: B,
-                on: false,
-                by_ioctl: false,
-            });
-            server.push(Call::Write {
-                slot: B,
-                pieces: vec![len],
-                seed: 1,
-                via: Via::Plain,
-            });
-            server.push(Call::Shutdown {
-                slot: B,
-                how: libc::SHUT_WR,
-            });
-            let mut client = second;
-            client.push(Call::Connect {
-                slot: C,
-                to: A,
-                nonblock: false,
-            });
-            client.push(Call::ReadAll {
-                slot: C,
-                total: len + 1,
-                piece: len + 1,
-                via: Via::Plain,
-            });
-            (setup, vec![server, client])
-        })
-        .boxed()
-}
-
-fn accept_timeout() -> BoxedStrategy<Parts> {
-    (any::<bool>(), accept_flags(), 1..5_u16)
-        .prop_map(|(unix, flags, milliseconds)| {
-            let setup = vec![
-                Call::Names {
-                    what: Named::Unlink,
-                    name: A % 5,
-                    other: 0,
-                },
-                Call::Listen {
-                    slot: A,
-                    unix,
-                    nonblock: false,
-                    backlog: 8,
-                },
-                Call::SetTimeout {
-                    slot: A,
-                    is_send: false,
-                    milliseconds,
-                },
-            ];
-            let accept = Call::Accept {
-                slot: A,
-                into: B,
-                flags,
-                with_address: true,
-            };
-            (setup, vec![vec![accept]])
-        })
-        .boxed()
 }
 
 fn passed_descriptor() -> BoxedStrategy<Parts> {
@@ -174,14 +82,18 @@ fn passed_descriptor() -> BoxedStrategy<Parts> {
 
 /// Out-of-band data.
 fn urgent_byte() -> BoxedStrategy<Parts> {
-    (suspending_waits(), pause(), 1..20_usize)
-        .prop_map(|(waits, pause, len)| {
+    let kinds = select(&[Kind::Tcp, Kind::Tcp, Kind::Stream][..]);
+    (waits(), pause(), 1..20_usize, kinds, any::<bool>())
+        .prop_map(|(waits, pause, len, kind, is_inline)| {
+            let poll = Call::Poll {
+                slots: vec![(A, libc::POLLPRI)],
+                timeout: -1,
+                waits,
+            };
+            let total = if is_inline { len } else { len - 1 };
             let reader = vec![
-                Call::Poll {
-                    slots: vec![(A, libc::POLLPRI)],
-                    timeout: -1,
-                    waits,
-                },
+                poll,
+                Call::AtMark { slot: A },
                 Call::Read {
                     slot: A,
                     pieces: vec![1],
@@ -189,10 +101,11 @@ fn urgent_byte() -> BoxedStrategy<Parts> {
                 },
                 Call::ReadAll {
                     slot: A,
-                    total: len - 1,
+                    total,
                     piece: 100,
                     via: Via::Plain,
                 },
+                Call::AtMark { slot: A },
             ];
             let mut writer = pause;
             let via = Via::Socket(Flags(libc::MSG_OOB));
@@ -202,7 +115,51 @@ fn urgent_byte() -> BoxedStrategy<Parts> {
                 seed: 1,
                 via,
             });
-            (vec![pair(Kind::Tcp)], vec![reader, writer])
+            let set_inline = Call::SetOption {
+                slot: A,
+                option: libc::SO_OOBINLINE,
+                value: is_inline.into(),
+            };
+            (vec![pair(kind), set_inline], vec![reader, writer])
+        })
+        .boxed()
+}
+
+/// A question, its end, the answer, its end, in any order of goodbyes.
+fn half_closed() -> BoxedStrategy<Parts> {
+    let ends = || select(&[None, Some(libc::SHUT_WR), Some(libc::SHUT_RDWR)][..]);
+    (streams(), 1..5000_usize, 1..5000_usize, ends(), pause())
+        .prop_flat_map(|parts| {
+            let via = stream_read(parts.0);
+            (Just(parts), via)
+        })
+        .prop_map(|((kind, question, answer, end, pause), via)| {
+            let write = |slot, len: usize| Call::Write {
+                slot,
+                pieces: vec![len],
+                seed: 6,
+                via: Via::Plain,
+            };
+            let read = |slot, len: usize| Call::ReadAll {
+                slot,
+                total: len + 1,
+                piece: 700,
+                via,
+            };
+            let shut = |slot, how| Call::Shutdown { slot, how };
+            let client = vec![
+                write(A, question),
+                shut(A, libc::SHUT_WR),
+                write(A, 1),
+                read(A, answer),
+                shut(A, libc::SHUT_RD),
+                read(A, 1),
+            ];
+            let mut server = vec![read(B, question), shut(B, libc::SHUT_RD)];
+            server.extend(pause);
+            server.push(write(B, answer));
+            server.push(end.map_or(Call::Close { slot: B }, |how| shut(B, how)));
+            (vec![pair(kind)], vec![client, server])
         })
         .boxed()
 }
@@ -256,75 +213,14 @@ fn local_shutdown() -> BoxedStrategy<Parts> {
         .boxed()
 }
 
-/// What makes a listener in slot A, on a path if `unix`.
-fn listen(unix: bool, backlog: i32) -> Vec<Call> {
-    let name = A % 5;
-    vec![
-        Call::Names {
-            what: Named::Unlink,
-            name,
-            other: 0,
-        },
-        Call::Listen {
-            slot: A,
-            unix,
-            nonblock: false,
-            backlog,
-        },
-    ]
-}
-
-fn accept(into: Slot) -> Call {
-    Call::Accept {
-        slot: A,
-        into,
-        flags: None,
-        with_address: true,
-    }
-}
-
-/// A UNIX socket waits for room in the listener's queue.
-fn full_backlog() -> BoxedStrategy<Parts> {
-    pause()
-        .prop_map(|pause| {
-            let connect = |slot| Call::Connect {
-                slot,
-                to: A,
-                nonblock: false,
-            };
-            let mut setup = listen(true, 0);
-            setup.push(connect(C));
-            let mut acceptor = pause;
-            acceptor.extend([accept(B), Call::Close { slot: B }, accept(B)]);
-            (setup, vec![vec![connect(D)], acceptor])
-        })
-        .boxed()
-}
-
-fn listener_shut_down() -> BoxedStrategy<Parts> {
-    (any::<bool>(), pause())
-        .prop_map(|(unix, pause)| {
-            let mut other = pause;
-            other.push(Call::Shutdown {
-                slot: A,
-                how: libc::SHUT_RDWR,
-            });
-            (listen(unix, 1), vec![vec![accept(B)], other])
-        })
-        .boxed()
-}
-
 /// More equal messages than there is room for.
 fn flood() -> BoxedStrategy<Parts> {
-    let vias = if is_hooked(Feature::SendMessages) {
-        vec![
-            Via::Plain,
-            Via::Message(Flags(0)),
-            Via::Messages(Flags(0), 1),
-        ]
-    } else {
-        vec![Via::Plain, Via::Vector, Via::Message(Flags(0))]
-    };
+    let vias = &[
+        Via::Plain,
+        Via::Vector,
+        Via::Message(Flags(0)),
+        Via::Messages(Flags(0), 1),
+    ][..];
     (
         select(&[Kind::Datagram, Kind::Packet][..]),
         12..40_usize,

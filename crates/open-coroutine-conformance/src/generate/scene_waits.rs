@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::begun_by_any;
-use super::values::{pause, sleeps, sockets, suspending_waits};
+use super::values::{masked_waits, meanwhile, pause, sleeps, sockets, waits};
 use crate::script::{Call, Kind, Round, SCENE_SLOTS, Slot, Via};
 
 const A: Slot = SCENE_SLOTS;
@@ -18,6 +18,7 @@ type Parts = (Vec<Call>, Vec<Vec<Call>>);
 pub(super) fn scene() -> BoxedStrategy<Vec<Round>> {
     begun_by_any(prop_oneof![
         4 => several(),
+        2 => masked(),
         2 => in_a_set(),
         2 => event(),
         1 => timer(),
@@ -62,7 +63,7 @@ fn several() -> BoxedStrategy<Parts> {
         vec(kinds(), 1..4),
         vec(select(events), 3),
         0..3_usize,
-        suspending_waits(),
+        waits(),
         pause(),
     )
         .prop_flat_map(|(kinds, events, ready, waits, pause)| {
@@ -104,6 +105,39 @@ fn several() -> BoxedStrategy<Parts> {
                 (setup.collect(), vec![waiter, waker])
             },
         )
+        .boxed()
+}
+
+/// A wait that has a mask meanwhile.
+fn masked() -> BoxedStrategy<Parts> {
+    (kinds(), masked_waits(), meanwhile(), pause())
+        .prop_flat_map(|parts| {
+            let kind = parts.0;
+            (Just(parts), awakening(kind, A + 1))
+        })
+        .prop_map(|((kind, waits, meanwhile, pause), awakening)| {
+            let pair = Call::Pair {
+                kind,
+                slots: [A, A + 1],
+                nonblock: false,
+            };
+            let waiter = vec![
+                // What came before does not end the wait.
+                Call::Mask {
+                    blocks: false,
+                    by_number: false,
+                },
+                Call::MaskedPoll {
+                    slots: vec![(A, libc::POLLIN)],
+                    timeout: -1,
+                    waits,
+                    meanwhile,
+                },
+            ];
+            let mut waker = pause;
+            waker.push(awakening);
+            (vec![pair], vec![waiter, waker])
+        })
         .boxed()
 }
 
@@ -213,7 +247,7 @@ fn full_event() -> BoxedStrategy<Parts> {
 }
 
 fn timer() -> BoxedStrategy<Parts> {
-    (1..5_u8, suspending_waits(), any::<bool>())
+    (1..5_u8, waits(), any::<bool>())
         .prop_map(|(after, waits, is_polled)| {
             let setup = vec![Call::Timer {
                 slot: T,

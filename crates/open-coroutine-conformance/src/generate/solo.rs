@@ -4,12 +4,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::Family;
 use super::values::{
-    accept_flags, any_read, any_waits, any_write, flags, offset, pieces, sleeps, slot, sockets,
+    accept_flags, any_read, any_write, flags, masked_waits, meanwhile, offset, patience, pieces,
+    sleeps, slot, sockets, waits,
 };
-use super::{Family, Feature, is_hooked};
-use crate::interpret::invalid;
-use crate::script::{Call, Kind, Moves, Named};
+use crate::interpret::{invalid, locks};
+use crate::script::{Call, Kind, Moves, Named, Slot};
 
 /// A call that fits the family; sometimes one of another.
 pub(super) fn call(family: Family) -> BoxedStrategy<Call> {
@@ -56,7 +57,8 @@ where
 /// Duplicates, closes, flags.
 fn descriptor() -> BoxedStrategy<Call> {
     prop_oneof![
-        3 => slot().prop_map(|slot| Call::Close { slot }),
+        2 => slot().prop_map(|slot| Call::Close { slot }),
+        1 => slot().prop_map(|slot| Call::CloseByNumber { slot }),
         1 => slot().prop_map(|slot| Call::CloseRange { slot }),
         2 => (slot(), slot()).prop_map(|(from, to)| Call::Dup { from, to }),
         1 => (slot(), slot(), any())
@@ -68,6 +70,8 @@ fn descriptor() -> BoxedStrategy<Call> {
         1 => (slot(), select(&[libc::F_GETFL, libc::F_GETFD, libc::F_GETPIPE_SZ][..]))
             .prop_map(|(slot, command)| Call::Control { slot, command }),
         1 => slot().prop_map(|slot| Call::Pending { slot }),
+        1 => (slot(), 0..5_u8, select(&[0, libc::CLOSE_RANGE_CLOEXEC as i32][..]))
+            .prop_map(|(slot, copies, flags)| Call::CloseCopies { slot, copies, flags }),
     ]
     .boxed()
 }
@@ -93,11 +97,13 @@ fn socket() -> BoxedStrategy<Call> {
         2 => (slot(), any(), any())
             .prop_map(|(slot, unix, nonblock)| Call::Listen { slot, unix, nonblock, backlog: 64 }),
         1 => (slot(), any()).prop_map(|(slot, unix)| Call::Receiver { slot, unix }),
-        2 => (slot(), slot(), any())
-            .prop_map(|(slot, to, nonblock)| Call::Connect { slot, to, nonblock }),
-        2 => (slot(), slot(), accept_flags(), any()).prop_map(|(slot, into, flags, with_address)| {
-            Call::Accept { slot, into, flags, with_address }
+        2 => (slot(), slot(), any(), any()).prop_map(|(slot, to, nonblock, by_number)| {
+            Call::Connect { slot, to, nonblock, by_number }
         }),
+        2 => (slot(), slot(), accept_flags(), any(), any())
+            .prop_map(|(slot, into, flags, with_address, by_number)| {
+                Call::Accept { slot, into, flags, with_address, by_number }
+            }),
         8 => transfer(),
         1 => (slot(), slot(), 0..300_usize).prop_map(|(slot, to, len)| Call::SendTo { slot, to, len, waits: false }),
         1 => (slot(), slot(), 0..100_usize)
@@ -108,7 +114,10 @@ fn socket() -> BoxedStrategy<Call> {
         1 => (slot(), any(), 1..500_u16).prop_map(|(slot, is_send, milliseconds)| {
             Call::SetTimeout { slot, is_send, milliseconds }
         }),
-        1 => (slot(), select(options)).prop_map(|(slot, option)| Call::GetOption { slot, option }),
+        2 => (slot(), any()).prop_map(|(slot, is_peer)| Call::Address { slot, is_peer }),
+        1 => (slot(), any(), 0..2).prop_map(|(slot, on, seconds)| Call::SetLinger { slot, on, seconds }),
+        1 => slot().prop_map(|slot| Call::AtMark { slot }),
+        2 => (slot(), select(options)).prop_map(|(slot, option)| Call::GetOption { slot, option }),
         1 => (slot(), select(&[libc::SO_OOBINLINE, libc::SO_KEEPALIVE, libc::SO_PASSCRED][..]), 0..2)
             .prop_map(|(slot, option, value)| Call::SetOption { slot, option, value }),
     ]
@@ -137,6 +146,9 @@ fn moved() -> BoxedStrategy<Call> {
     let by = prop_oneof![
         3 => select(splice).prop_map(Moves::Splice),
         2 => select(splice).prop_map(Moves::Tee),
+        1 => select(splice).prop_map(Moves::SpliceNumber),
+        1 => select(splice).prop_map(Moves::TeeNumber),
+        1 => Just(Moves::SendFileNumber),
         2 => offset().prop_map(Moves::SendFile),
         2 => (offset(), offset()).prop_map(|(from, to)| Moves::CopyRange(from, to)),
     ];
@@ -221,8 +233,32 @@ fn file() -> BoxedStrategy<Call> {
         1 => file_lock(),
         2 => moved(),
         6 => names(),
+        2 => Just(Call::Open { slot: 0, name: 5, flags: libc::O_DIRECTORY, mode: 0 }),
+        4 => names_at(),
+        2 => (directory(), slot(), name(), select(&[libc::O_RDONLY, libc::O_RDWR | libc::O_CREAT][..]))
+            .prop_map(|(dir, slot, name, flags)| Call::OpenAt { dir, slot, name, flags }),
+        1 => name().prop_map(|name| Call::ListTwice { name }),
     ]
     .boxed()
+}
+
+/// Mostly where a directory is opened.
+fn directory() -> BoxedStrategy<Slot> {
+    prop_oneof![3 => Just(0), 1 => slot()].boxed()
+}
+
+fn names_at() -> BoxedStrategy<Call> {
+    (directory(), names())
+        .prop_map(|(dir, call)| match call {
+            Call::Names { what, name, other } => Call::NamesAt {
+                dir,
+                what,
+                name,
+                other,
+            },
+            call => call,
+        })
+        .boxed()
 }
 
 fn file_lock() -> BoxedStrategy<Call> {
@@ -310,7 +346,7 @@ fn waiting() -> BoxedStrategy<Call> {
         }),
         3 => (slot(), prop_oneof![4 => Just(16), 1 => -1..2], 0..2_i32)
             .prop_map(|(set, max, timeout)| Call::EpollWait { set, max, timeout }),
-        6 => (vec((slot(), polled), 0..4), 0..3_i32, any_waits())
+        6 => (vec((slot(), polled), 0..4), 0..3_i32, waits())
             .prop_map(|(slots, timeout, waits)| Call::Poll { slots, timeout, waits }),
         6 => transfer(),
         3 => pair(prop_oneof![sockets(), Just(Kind::Pipe)].boxed()),
@@ -322,26 +358,29 @@ fn waiting() -> BoxedStrategy<Call> {
 
 fn signals() -> BoxedStrategy<Call> {
     prop_oneof![
-        2 => any().prop_map(|blocks| Call::Mask { blocks }),
+        2 => any().prop_map(|[blocks, by_number]: [bool; 2]| Call::Mask { blocks, by_number }),
         1 => Just(Call::PendingSignals),
-        1 => any().prop_map(|waits| Call::WaitSignal { waits }),
+        2 => (proptest::option::of(0..3_u8), any())
+            .prop_map(|(limit, by_number)| Call::WaitSignal { limit, by_number }),
+        2 => (vec((slot(), Just(libc::POLLIN)), 0..2), 0..3_i32, masked_waits(), meanwhile())
+            .prop_map(|(slots, timeout, waits, meanwhile)| {
+                Call::MaskedPoll { slots, timeout, waits, meanwhile }
+            }),
         1 => (slot(), any()).prop_map(|(slot, nonblock)| Call::SignalFd { slot, nonblock }),
     ]
     .boxed()
 }
 
 fn other() -> BoxedStrategy<Call> {
-    let signals_or_yield = if is_hooked(Feature::SignalMask) {
-        signals()
-    } else {
-        Just(Call::Yield).boxed()
-    };
     prop_oneof![
-        3 => signals_or_yield,
+        3 => signals(),
         4 => (0..invalid::COUNT).prop_map(|which| Call::Invalid { which }),
-        2 => (0..3_u8).prop_map(|by| Call::Raise { by }),
+        2 => (0..4_u8).prop_map(|by| Call::Raise { by }),
         1 => (sleeps(), 0..3_u8).prop_map(|(by, milliseconds)| Call::Sleep { by, milliseconds }),
         1 => Just(Call::Counter),
+        3 => (0..locks::AGAIN).prop_map(|which| Call::LockAgain { which }),
+        1 => (patience(), 0..3_u8)
+            .prop_map(|(by, milliseconds)| Call::NoTicket { by, milliseconds }),
         2 => pair(sockets()),
     ]
     .boxed()

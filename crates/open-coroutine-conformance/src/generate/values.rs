@@ -5,8 +5,10 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{Feature, is_hooked};
-use crate::script::{Call, Flags, Kind, SHARED_SLOTS, Sleeps, Slot, Via, Waits};
+use crate::script::{
+    Call, Checked, Flags, Kind, Meanwhile, Numbered, Patience, SHARED_SLOTS, Sleeps, Slot, Via,
+    Waits,
+};
 
 /// A slot of solo rounds.
 pub(super) fn slot() -> BoxedStrategy<Slot> {
@@ -87,6 +89,8 @@ pub(super) fn any_read() -> BoxedStrategy<Via> {
         1 => offset().prop_map(Via::VectorAt),
         1 => (offset(), select(&[0, libc::RWF_NOWAIT, libc::RWF_HIPRI][..]))
             .prop_map(|(at, flags)| Via::VectorAtFlags(at, flags)),
+        3 => numbered(READ_FLAGS).prop_map(Via::Number),
+        2 => checked().prop_map(Via::Checked),
     ]
     .boxed()
 }
@@ -106,56 +110,114 @@ pub(super) fn any_write() -> BoxedStrategy<Via> {
         1 => offset().prop_map(Via::VectorAt),
         1 => (offset(), select(&[0, libc::RWF_APPEND, libc::RWF_DSYNC, libc::RWF_NOWAIT][..]))
             .prop_map(|(at, flags)| Via::VectorAtFlags(at, flags)),
+        3 => numbered(WRITE_FLAGS).prop_map(Via::Number),
     ]
+    .boxed()
+}
+
+/// Any way by a number.
+fn numbered(all: &'static [i32]) -> BoxedStrategy<Numbered> {
+    prop_oneof![
+        Just(Numbered::Plain),
+        Just(Numbered::Vector),
+        flags(all).prop_map(Numbered::Address),
+        flags(all).prop_map(Numbered::Message),
+        offset().prop_map(Numbered::At),
+        offset().prop_map(|at| Numbered::VectorAtFlags(at, 0)),
+    ]
+    .boxed()
+}
+
+fn checked() -> BoxedStrategy<Checked> {
+    prop_oneof![
+        Just(Checked::Plain),
+        flags(READ_FLAGS).prop_map(Checked::Socket),
+        flags(READ_FLAGS).prop_map(Checked::Address),
+        offset().prop_map(Checked::At),
+    ]
+    .boxed()
+}
+
+/// What reads any descriptor, and waits for it.
+fn plain_read() -> BoxedStrategy<Via> {
+    select(
+        &[
+            Via::Plain,
+            Via::Plain,
+            Via::Vector,
+            Via::Number(Numbered::Plain),
+            Via::Number(Numbered::Vector),
+            Via::Checked(Checked::Plain),
+        ][..],
+    )
+    .boxed()
+}
+
+/// What writes to any descriptor, and waits for room.
+fn plain_write() -> BoxedStrategy<Via> {
+    select(
+        &[
+            Via::Plain,
+            Via::Plain,
+            Via::Vector,
+            Via::Number(Numbered::Plain),
+            Via::Number(Numbered::Vector),
+        ][..],
+    )
     .boxed()
 }
 
 /// A way to read that waits for another actor.
 pub(super) fn waiting_read(kind: Kind) -> BoxedStrategy<Via> {
-    let plain = prop_oneof![Just(Via::Plain), Just(Via::Vector)].boxed();
     if !is_socket(kind) {
-        if is_hooked(Feature::ReadVectorFlags) {
-            return prop_oneof![plain, Just(Via::VectorAtFlags(-1, 0))].boxed();
-        }
-        return plain;
+        let current = Just(Via::VectorAtFlags(-1, 0));
+        return prop_oneof![3 => plain_read(), 1 => current].boxed();
     }
-    let socket = prop_oneof![
-        plain,
-        flags(WAITING_READ_FLAGS).prop_map(Via::Socket),
-        flags(WAITING_READ_FLAGS).prop_map(Via::Address),
-        flags(WAITING_READ_FLAGS).prop_map(Via::Message),
-    ];
-    if is_hooked(Feature::ReceiveMessages) {
-        let messages = Just(Via::Messages(Flags(libc::MSG_WAITFORONE), 3));
-        return prop_oneof![4 => socket, 1 => messages].boxed();
-    }
-    socket.boxed()
+    let flags = || flags(WAITING_READ_FLAGS);
+    prop_oneof![
+        plain_read(),
+        flags().prop_map(Via::Socket),
+        flags().prop_map(Via::Address),
+        flags().prop_map(Via::Message),
+        Just(Via::Messages(Flags(libc::MSG_WAITFORONE), 3)),
+        flags().prop_map(|flags| Via::Number(Numbered::Address(flags))),
+        flags().prop_map(|flags| Via::Number(Numbered::Message(flags))),
+        flags().prop_map(|flags| Via::Checked(Checked::Socket(flags))),
+        flags().prop_map(|flags| Via::Checked(Checked::Address(flags))),
+    ]
+    .boxed()
 }
 
 /// A way to write to `kind` that waits for room.
 pub(super) fn waiting_write(kind: Kind) -> BoxedStrategy<Via> {
-    let plain = prop_oneof![Just(Via::Plain), Just(Via::Vector)].boxed();
     if !is_socket(kind) {
-        return plain;
+        return plain_write();
     }
     let flags = || flags(&[libc::MSG_NOSIGNAL]);
     prop_oneof![
-        plain,
+        plain_write(),
         flags().prop_map(Via::Socket),
         flags().prop_map(Via::Address),
         flags().prop_map(Via::Message),
+        flags().prop_map(|flags| Via::Number(Numbered::Address(flags))),
+        flags().prop_map(|flags| Via::Number(Numbered::Message(flags))),
     ]
     .boxed()
 }
 
 /// A way to read a stream of `kind`, piece by piece.
 pub(super) fn stream_read(kind: Kind) -> BoxedStrategy<Via> {
-    let plain = prop_oneof![Just(Via::Plain), Just(Via::Vector)].boxed();
     if !is_socket(kind) {
-        return plain;
+        return plain_read();
     }
-    let all = flags(&[libc::MSG_WAITALL]).prop_map(Via::Socket);
-    prop_oneof![plain, all].boxed()
+    let flags = || flags(&[libc::MSG_WAITALL]);
+    prop_oneof![
+        2 => plain_read(),
+        2 => flags().prop_map(Via::Socket),
+        1 => flags().prop_map(|flags| Via::Number(Numbered::Address(flags))),
+        1 => flags().prop_map(|flags| Via::Checked(Checked::Socket(flags))),
+    ]
+    .boxed()
 }
 
 pub(super) fn is_socket(kind: Kind) -> bool {
@@ -178,41 +240,56 @@ pub(super) fn sleeps() -> BoxedStrategy<Sleeps> {
             Sleeps::ClockUntil,
             Sleeps::Micro,
             Sleeps::Poll,
+            Sleeps::Number,
         ][..],
     )
     .boxed()
 }
 
-const ALL_WAITS: &[Waits] = &[
-    Waits::Poll,
-    Waits::Epoll,
-    Waits::PPoll,
-    Waits::Select,
-    Waits::PSelect,
-    Waits::EpollPWait2,
-];
-
-/// Any function that waits for descriptors, for waits that end by themselves.
-pub(super) fn any_waits() -> BoxedStrategy<Waits> {
-    select(ALL_WAITS).boxed()
-}
-
-/// A function that suspends while it waits for another actor.
-pub(super) fn suspending_waits() -> BoxedStrategy<Waits> {
-    let is_suspending = |waits: &Waits| match waits {
-        Waits::Poll | Waits::Epoll => true,
-        Waits::PPoll => is_hooked(Feature::PPoll),
-        Waits::Select | Waits::PSelect => is_hooked(Feature::Select),
-        Waits::EpollPWait2 => is_hooked(Feature::EpollPWait2),
-    };
+/// A function that waits for descriptors.
+pub(super) fn waits() -> BoxedStrategy<Waits> {
     select(
-        ALL_WAITS
-            .iter()
-            .copied()
-            .filter(is_suspending)
-            .collect::<Vec<_>>(),
+        &[
+            Waits::Poll,
+            Waits::Epoll,
+            Waits::PPoll,
+            Waits::Select,
+            Waits::PSelect,
+            Waits::EpollPWait,
+            Waits::EpollPWait2,
+            Waits::PPollNumber,
+            Waits::PSelectNumber,
+            Waits::EpollNumber,
+            Waits::CheckedPoll,
+            Waits::CheckedPPoll,
+        ][..],
     )
     .boxed()
+}
+
+/// A function that has a signal mask meanwhile.
+pub(super) fn masked_waits() -> BoxedStrategy<Waits> {
+    select(
+        &[
+            Waits::PPoll,
+            Waits::PSelect,
+            Waits::EpollPWait,
+            Waits::EpollPWait2,
+            Waits::PPollNumber,
+            Waits::PSelectNumber,
+            Waits::EpollNumber,
+            Waits::CheckedPPoll,
+        ][..],
+    )
+    .boxed()
+}
+
+pub(super) fn meanwhile() -> BoxedStrategy<Meanwhile> {
+    select(&[Meanwhile::Own, Meanwhile::Unblocked, Meanwhile::Blocked][..]).boxed()
+}
+
+pub(super) fn patience() -> BoxedStrategy<Patience> {
+    select(&[Patience::Timed, Patience::Clock][..]).boxed()
 }
 
 /// Flags of accept4, or accept.

@@ -198,29 +198,40 @@ pub(super) fn receiver(world: &World, slot: Slot, unix: bool) -> Outcome {
     keep(world, slot, outcome)
 }
 
-pub(super) fn connect(world: &World, slot: Slot, to: Slot, nonblock: bool) -> Outcome {
+pub(super) fn connect(
+    world: &World,
+    slot: Slot,
+    to: Slot,
+    (nonblock, by_number): (bool, bool),
+) -> Outcome {
     let (address, len) = address_of(world.fd(to));
     let kind = libc::SOCK_STREAM | if nonblock { libc::SOCK_NONBLOCK } else { 0 };
     // SAFETY: takes integers.
     let fd = unsafe { libc::socket(address.ss_family.into(), kind, 0) };
+    let at = (&raw const address).cast::<libc::sockaddr>();
     // SAFETY: the address lives across the call.
-    let outcome = observe(|| unsafe { libc::connect(fd, (&raw const address).cast(), len) });
+    let outcome = observe(|| unsafe {
+        if by_number {
+            libc::syscall(libc::SYS_connect, fd, at, len) as i32
+        } else {
+            libc::connect(fd, at, len)
+        }
+    });
     world.put(slot, fd);
     outcome
 }
 
 pub(super) fn accept(
     world: &World,
-    slot: Slot,
-    into: Slot,
-    flags: Option<i32>,
+    [slot, into]: [Slot; 2],
+    (flags, by_number): (Option<i32>, bool),
     with_address: bool,
 ) -> Outcome {
     // SAFETY: all-zero bytes are a valid, empty address.
     let mut address: libc::sockaddr_storage = unsafe { mem::zeroed() };
     let mut len = size_of_val(&address) as libc::socklen_t;
     let (address_at, len_at) = if with_address {
-        ((&raw mut address).cast(), &raw mut len)
+        ((&raw mut address).cast::<libc::sockaddr>(), &raw mut len)
     } else {
         (ptr::null_mut(), ptr::null_mut())
     };
@@ -228,6 +239,10 @@ pub(super) fn accept(
     // SAFETY: address and length live across the call, or are null.
     let outcome = observe(|| unsafe {
         match flags {
+            Some(flags) if by_number => {
+                libc::syscall(libc::SYS_accept4, fd, address_at, len_at, flags) as i32
+            }
+            None if by_number => libc::syscall(libc::SYS_accept, fd, address_at, len_at) as i32,
             Some(flags) => libc::accept4(fd, address_at, len_at, flags),
             None => libc::accept(fd, address_at, len_at),
         }
@@ -254,6 +269,18 @@ pub(super) fn open(world: &World, slot: Slot, name: u8, flags: i32, mode: u32) -
         slot,
         observe(|| unsafe { libc::open(path.as_ptr(), flags, mode) }),
     );
+    if outcome.is_ok() {
+        outcome.note(status(world.fd(slot)))
+    } else {
+        outcome
+    }
+}
+
+pub(super) fn open_at(world: &World, dir: Slot, slot: Slot, name: u8, flags: i32) -> Outcome {
+    let (dir, path) = (world.fd(dir), World::name(name));
+    // SAFETY: the path lives across the call.
+    let outcome = observe(|| unsafe { libc::openat(dir, path.as_ptr(), flags, 0o600) });
+    let outcome = keep(world, slot, outcome);
     if outcome.is_ok() {
         outcome.note(status(world.fd(slot)))
     } else {
@@ -331,12 +358,38 @@ pub(super) fn close(world: &World, slot: Slot) -> Outcome {
     observe(|| unsafe { libc::close(fd) })
 }
 
+pub(super) fn close_by_number(world: &World, slot: Slot) -> Outcome {
+    let fd = world.take(slot);
+    // SAFETY: the slot owned it.
+    observe(|| unsafe { libc::syscall(libc::SYS_close, fd) as i32 })
+}
+
 pub(super) fn close_range(world: &World, slot: Slot) -> Outcome {
     let Ok(fd) = u32::try_from(world.take(slot)) else {
         return Outcome::skipped();
     };
     // SAFETY: the slot owned it.
     observe(|| unsafe { libc::close_range(fd, fd, 0) })
+}
+
+/// Closes copies of a descriptor, or sets `FD_CLOEXEC` for them.
+pub(super) fn close_copies(world: &World, slot: Slot, copies: u8, flags: i32) -> Outcome {
+    /// Above all other numbers of the process.
+    const FIRST: i32 = 700;
+    // SAFETY: takes integers.
+    let copy = |_| unsafe { libc::fcntl(world.fd(slot), libc::F_DUPFD, FIRST) };
+    let fds: Vec<RawFd> = (0..copies).map(copy).filter(|fd| *fd >= 0).collect();
+    let (Some(&first), Some(&last)) = (fds.first(), fds.last()) else {
+        return Outcome::skipped();
+    };
+    // SAFETY: nobody else has numbers in this range.
+    let outcome = observe(|| unsafe { libc::close_range(first as u32, last as u32, flags) });
+    fds.into_iter().fold(outcome, |outcome, fd| {
+        let status = status(fd);
+        // SAFETY: still the copy, or closed already.
+        let closed = observe(|| unsafe { libc::close(fd) });
+        outcome.note(status).note(closed.errno)
+    })
 }
 
 pub(super) fn set_nonblock(world: &World, slot: Slot, on: bool, by_ioctl: bool) -> Outcome {

@@ -113,6 +113,17 @@ pub(super) fn move_bytes(world: &World, from: Slot, to: Slot, len: usize, by: Mo
             Moves::Splice(flags) => observe_size(|| {
                 libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), len, flags)
             }),
+            Moves::SpliceNumber(flags) => observe_size(|| {
+                let none = ptr::null_mut::<i64>();
+                libc::syscall(libc::SYS_splice, from, none, to, none, len, flags) as isize
+            }),
+            Moves::TeeNumber(flags) => {
+                observe_size(|| libc::syscall(libc::SYS_tee, from, to, len, flags) as isize)
+            }
+            Moves::SendFileNumber => observe_size(|| {
+                let none = ptr::null_mut::<i64>();
+                libc::syscall(libc::SYS_sendfile, to, from, none, len) as isize
+            }),
             Moves::Tee(flags) => observe_size(|| libc::tee(from, to, len, flags)),
             Moves::SendFile(mut offset) => {
                 let at = at(&mut offset);
@@ -203,7 +214,7 @@ fn stat_name(path: *const c_char, what: Named) -> Outcome {
 }
 
 /// Paths are those of a run: only what is below its directory is compared.
-fn below(world: &World, path: &[u8]) -> Vec<u8> {
+pub(super) fn below(world: &World, path: &[u8]) -> Vec<u8> {
     let dir = world.path(5);
     let dir = dir.as_bytes().strip_suffix(b"/.").unwrap_or_default();
     path.strip_prefix(dir).unwrap_or(path).to_vec()
@@ -240,6 +251,112 @@ fn real_path(world: &World, path: *const c_char) -> Outcome {
     outcome.with_bytes(below(world, text.to_bytes()))
 }
 
+/// A call with one or two names below the directory in a slot.
+pub(super) fn names_at(world: &World, dir: Slot, what: Named, names: [u8; 2]) -> Outcome {
+    let dir = world.fd(dir);
+    let [one, two] = names.map(World::name);
+    let (path, second) = (one.as_ptr(), two.as_ptr());
+    // SAFETY: the paths live across the calls.
+    let call = || unsafe {
+        match what {
+            Named::MakeDir => libc::mkdirat(dir, path, 0o755),
+            Named::MakeFifo => libc::mkfifoat(dir, path, 0o600),
+            Named::RemoveDir => libc::unlinkat(dir, path, libc::AT_REMOVEDIR),
+            Named::UnlinkAt(flags) => libc::unlinkat(dir, path, flags),
+            Named::Rename => libc::renameat(dir, path, dir, second),
+            Named::RenameAt(flags) => libc::renameat2(dir, path, dir, second, flags),
+            Named::Link => libc::linkat(dir, path, dir, second, 0),
+            Named::Symlink => libc::symlinkat(path, dir, second),
+            Named::ChangeMode(mode) => libc::fchmodat(dir, path, mode, 0),
+            Named::Access(mode) => libc::faccessat(dir, path, mode, 0),
+            _ => libc::unlinkat(dir, path, 0),
+        }
+    };
+    match what {
+        Named::Stat | Named::LinkStat | Named::StatX => stat_at(dir, path, what),
+        Named::ReadLink => read_link_at(dir, path),
+        _ => observe(call),
+    }
+}
+
+fn stat_at(dir: i32, path: *const c_char, what: Named) -> Outcome {
+    // SAFETY: all-zero bytes are a status to be filled in.
+    let mut stat: libc::stat = unsafe { mem::zeroed() };
+    // SAFETY: as above.
+    let mut statx: libc::statx = unsafe { mem::zeroed() };
+    let mask = libc::STATX_BASIC_STATS;
+    let no_follow = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: the caller's path and the status live across the call.
+    let outcome = observe(|| unsafe {
+        match what {
+            Named::Stat => libc::fstatat(dir, path, &raw mut stat, 0),
+            Named::LinkStat => libc::fstatat(dir, path, &raw mut stat, no_follow),
+            _ => libc::statx(dir, path, 0, mask, &raw mut statx),
+        }
+    });
+    match what {
+        Named::StatX => with_statx(outcome, &statx),
+        _ => with_stat(outcome, &stat),
+    }
+}
+
+/// Its result is not compared: links may have been made with whole paths.
+fn read_link_at(dir: i32, path: *const c_char) -> Outcome {
+    let mut buf = [0_u8; 256];
+    // SAFETY: path and buffer live across the call.
+    let outcome =
+        observe_size(|| unsafe { libc::readlinkat(dir, path, buf.as_mut_ptr().cast(), buf.len()) });
+    outcome.without_result()
+}
+
+/// The names in a directory, before and after a change to it.
+pub(super) fn list_twice(world: &World, name: u8) -> Outcome {
+    const NEW: &CStr = c"new";
+    let path = world.path(name);
+    let mut seen = Vec::new();
+    let outcome = observe(|| {
+        // SAFETY: the path lives across the call; the stream is used until it
+        // is closed.
+        unsafe {
+            let dir = libc::opendir(path.as_ptr());
+            if dir.is_null() {
+                return -1;
+            }
+            seen.push(entries(dir));
+            let fd = libc::openat(libc::dirfd(dir), NEW.as_ptr(), libc::O_CREAT, 0o600);
+            libc::close(fd);
+            libc::rewinddir(dir);
+            seen.push(entries(dir));
+            libc::unlinkat(libc::dirfd(dir), NEW.as_ptr(), 0);
+            libc::rewinddir(dir);
+            seen.push(entries(dir));
+            libc::closedir(dir)
+        }
+    });
+    outcome.with_bytes(seen.join(&b'|'))
+}
+
+/// The names that a stream still has, in order.
+///
+/// # Safety
+///
+/// `dir` is an open stream.
+unsafe fn entries(dir: *mut libc::DIR) -> Vec<u8> {
+    let mut names = Vec::new();
+    // SAFETY: the caller's promise; an entry is used until the next one is read.
+    unsafe {
+        loop {
+            let entry = libc::readdir(dir);
+            if entry.is_null() {
+                break;
+            }
+            names.push(CStr::from_ptr((*entry).d_name.as_ptr()).to_bytes().to_vec());
+        }
+    }
+    names.sort_unstable();
+    names.join(&b'/')
+}
+
 /// The names in a directory, in order.
 fn list(path: *const c_char) -> Outcome {
     let mut names = Vec::new();
@@ -251,16 +368,9 @@ fn list(path: *const c_char) -> Outcome {
             if dir.is_null() {
                 return -1;
             }
-            loop {
-                let entry = libc::readdir(dir);
-                if entry.is_null() {
-                    break;
-                }
-                names.push(CStr::from_ptr((*entry).d_name.as_ptr()).to_bytes().to_vec());
-            }
+            names = entries(dir);
             libc::closedir(dir)
         }
     });
-    names.sort_unstable();
-    outcome.with_bytes(names.join(&b'/'))
+    outcome.with_bytes(names)
 }

@@ -1,12 +1,16 @@
 //! Performs one step, and notes what a program can see of it.
 //!
 //! Every call goes through the `libc` crate, so on a coroutine it reaches the
-//! replacement; only the questions of `ready` are raw system calls.
+//! replacement. The questions of `ready` go by number and do not wait, so they
+//! are answered by the kernel.
 
 mod descriptors;
+mod entries;
 mod files;
 pub(crate) mod invalid;
+pub(crate) mod locks;
 mod outcome;
+mod properties;
 mod ready;
 pub(crate) mod threads;
 mod transfer;
@@ -31,6 +35,7 @@ pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
         | Call::Connect { .. }
         | Call::Accept { .. }
         | Call::Open { .. }
+        | Call::OpenAt { .. }
         | Call::Event { .. }
         | Call::Timer { .. }
         | Call::Epoll { .. } => make(world, call),
@@ -38,7 +43,12 @@ pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
         | Call::DupAbove { .. }
         | Call::DupOver { .. }
         | Call::Close { .. }
+        | Call::CloseByNumber { .. }
         | Call::CloseRange { .. }
+        | Call::CloseCopies { .. }
+        | Call::Address { .. }
+        | Call::SetLinger { .. }
+        | Call::AtMark { .. }
         | Call::SetNonblock { .. }
         | Call::SetTimeout { .. }
         | Call::SetOption { .. }
@@ -58,20 +68,11 @@ pub(crate) fn perform(world: &World, call: &Call) -> Outcome {
         | Call::PassFd { .. }
         | Call::TakeFd { .. } => transfer(world, call),
         Call::Poll { .. }
+        | Call::MaskedPoll { .. }
         | Call::EpollControl { .. }
         | Call::EpollWait { .. }
         | Call::Sleep { .. } => wait(world, call),
-        Call::Move { .. }
-        | Call::VmSplice { .. }
-        | Call::Seek { .. }
-        | Call::Truncate { .. }
-        | Call::Allocate { .. }
-        | Call::FileStat { .. }
-        | Call::Sync { .. }
-        | Call::Flock { .. }
-        | Call::Lock { .. }
-        | Call::Names { .. } => file(world, call),
-        _ => thread(world, call),
+        _ => file(world, call),
     }
 }
 
@@ -100,19 +101,31 @@ fn make(world: &World, call: &Call) -> Outcome {
         } => descriptors::listen(world, slot, unix, (nonblock, backlog)),
         Call::Receiver { slot, unix } => descriptors::receiver(world, slot, unix),
         Call::SignalFd { slot, nonblock } => threads::signal_fd(world, slot, nonblock),
-        Call::Connect { slot, to, nonblock } => descriptors::connect(world, slot, to, nonblock),
+        Call::Connect {
+            slot,
+            to,
+            nonblock,
+            by_number,
+        } => descriptors::connect(world, slot, to, (nonblock, by_number)),
         Call::Accept {
             slot,
             into,
             flags,
             with_address,
-        } => descriptors::accept(world, slot, into, flags, with_address),
+            by_number,
+        } => descriptors::accept(world, [slot, into], (flags, by_number), with_address),
         Call::Open {
             slot,
             name,
             flags,
             mode,
         } => descriptors::open(world, slot, name, flags, mode),
+        Call::OpenAt {
+            dir,
+            slot,
+            name,
+            flags,
+        } => descriptors::open_at(world, dir, slot, name, flags),
         Call::Event { slot, value, flags } => descriptors::event(world, slot, value, flags),
         Call::Timer { slot, after, flags } => descriptors::timer(world, slot, after, flags),
         Call::Epoll { slot } => descriptors::epoll(world, slot),
@@ -126,7 +139,18 @@ fn change(world: &World, call: &Call) -> Outcome {
         Call::DupAbove { from, to, cloexec } => descriptors::dup_above(world, from, to, cloexec),
         Call::DupOver { from, to, flags } => descriptors::dup_over(world, from, to, flags),
         Call::Close { slot } => descriptors::close(world, slot),
+        Call::CloseByNumber { slot } => descriptors::close_by_number(world, slot),
         Call::CloseRange { slot } => descriptors::close_range(world, slot),
+        Call::CloseCopies {
+            slot,
+            copies,
+            flags,
+        } => descriptors::close_copies(world, slot, copies, flags),
+        Call::Address { slot, is_peer } => properties::address(world, slot, is_peer),
+        Call::SetLinger { slot, on, seconds } => {
+            properties::set_linger(world, slot, i32::from(on), seconds)
+        }
+        Call::AtMark { slot } => properties::at_mark(world, slot),
         Call::SetNonblock { slot, on, by_ioctl } => {
             descriptors::set_nonblock(world, slot, on, by_ioctl)
         }
@@ -205,6 +229,12 @@ fn wait(world: &World, call: &Call) -> Outcome {
             timeout,
             waits,
         } => waits::poll(world, slots, timeout, waits),
+        Call::MaskedPoll {
+            ref slots,
+            timeout,
+            waits,
+            meanwhile,
+        } => waits::masked_poll(world, slots, timeout, waits, meanwhile),
         Call::EpollControl {
             set,
             operation,
@@ -244,7 +274,14 @@ fn file(world: &World, call: &Call) -> Outcome {
             len,
         } => files::lock(world, slot, command, kind, [start, len]),
         Call::Names { what, name, other } => files::names(world, what, name, other),
-        _ => unreachable!("{call:?} concerns no file"),
+        Call::NamesAt {
+            dir,
+            what,
+            name,
+            other,
+        } => files::names_at(world, dir, what, [name, other]),
+        Call::ListTwice { name } => files::list_twice(world, name),
+        _ => thread(world, call),
     }
 }
 
@@ -255,9 +292,15 @@ fn thread(world: &World, call: &Call) -> Outcome {
             Outcome::default()
         }
         Call::Raise { by } => threads::raise(by),
-        Call::Mask { blocks } => threads::mask(blocks),
+        Call::Mask { blocks, by_number } => threads::mask(blocks, by_number),
         Call::PendingSignals => threads::pending(),
-        Call::WaitSignal { waits } => threads::wait_signal(waits),
+        Call::WaitSignal { limit, by_number } => threads::wait_signal(limit, by_number),
+        Call::Signal { tickets } => locks::signal(world, tickets),
+        Call::WaitTicket { by } => locks::wait_ticket(world, by),
+        Call::NoTicket { by, milliseconds } => locks::no_ticket(world, by, milliseconds),
+        Call::WriteBoth { times, is_timed } => locks::write_both(world, times, is_timed),
+        Call::ReadBoth { times, is_timed } => locks::read_both(world, times, is_timed),
+        Call::LockAgain { which } => locks::again(which),
         Call::Invalid { which } => invalid::invalid(world, which),
         Call::Add { guard, times } => threads::add(world, guard, times),
         Call::Counter => threads::counter(world),

@@ -1,5 +1,5 @@
-//! Whether a call would wait for another actor, by asking the kernel past the
-//! replaced functions.
+//! Whether a call would wait for another actor, by asking the kernel, with calls
+//! that do not wait.
 
 use std::mem;
 
@@ -16,12 +16,8 @@ pub(super) fn would_wait(world: &World, call: &Call) -> bool {
             ref pieces,
             via,
         } => {
-            let at_least = match via {
-                Via::Socket(flags) | Via::Address(flags) | Via::Message(flags)
-                    if flags.0 & libc::MSG_WAITALL != 0 =>
-                {
-                    pieces.iter().sum()
-                }
+            let at_least = match via.flags() {
+                Some(flags) if flags.0 & libc::MSG_WAITALL != 0 => pieces.iter().sum(),
                 _ => 1,
             };
             !is_at_once(via) && reads_wait(world.fd(slot), at_least)
@@ -36,7 +32,7 @@ pub(super) fn would_wait(world: &World, call: &Call) -> bool {
             _ => poll(world.fd(from), POLLIN) == 0 || !has_room(world.fd(to)),
         },
         Call::AddEvents { slot, .. } => writes_wait(world.fd(slot)),
-        Call::WaitSignal { waits } => waits && !is_signal_pending(),
+        Call::WaitSignal { limit, .. } => limit.is_none() && !is_signal_pending(),
         Call::SendTo { slot, waits, .. } => waits && writes_wait(world.fd(slot)),
         Call::VmSplice { slot, .. } => !has_room(world.fd(slot)),
         _ => false,
@@ -55,20 +51,16 @@ fn is_listener(fd: i32) -> bool {
 
 /// Whether `SIGUSR1` is pending.
 fn is_signal_pending() -> bool {
-    let mut pending = 0_u64;
-    // SAFETY: the set, of the kernel's size, lives across the call.
-    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut pending, 8) };
-    pending & 1 << (libc::SIGUSR1 - 1) != 0
+    // SAFETY: all-zero bytes are an empty set, which lives across the calls.
+    unsafe {
+        let mut pending: libc::sigset_t = mem::zeroed();
+        libc::sigpending(&raw mut pending);
+        libc::sigismember(&raw const pending, libc::SIGUSR1) == 1
+    }
 }
 
 fn is_at_once(via: Via) -> bool {
-    match via {
-        Via::Socket(flags)
-        | Via::Address(flags)
-        | Via::Message(flags)
-        | Via::Messages(flags, _) => says_at_once(flags),
-        _ => false,
-    }
+    via.flags().is_some_and(says_at_once)
 }
 
 /// The other flags that mean so are ignored by some sockets.

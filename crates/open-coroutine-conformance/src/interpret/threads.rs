@@ -2,7 +2,6 @@
 
 use std::ffi::c_int;
 use std::mem;
-use std::ptr;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -44,30 +43,43 @@ pub(super) fn raise(by: u8) -> Outcome {
     let before = USER_SIGNALS.load(SeqCst);
     // SAFETY: the handler only counts.
     let outcome = unsafe {
-        match by % 3 {
+        match by % 4 {
             0 => observe(|| libc::raise(libc::SIGUSR1)),
             1 => observe_error(|| libc::pthread_kill(libc::pthread_self(), libc::SIGUSR1)),
-            _ => observe(|| libc::kill(libc::getpid(), 0)),
+            2 => observe(|| libc::kill(libc::getpid(), 0)),
+            _ => observe(|| {
+                let (process, thread) = (libc::getpid(), libc::syscall(libc::SYS_gettid));
+                libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) as i32
+            }),
         }
     };
     outcome.note(USER_SIGNALS.load(SeqCst) - before)
 }
 
+/// How often the handler of the signal ran so far.
+pub(super) fn user_signals() -> i32 {
+    USER_SIGNALS.load(SeqCst)
+}
+
 /// The set of `SIGUSR1`.
-fn user_signal() -> libc::sigset_t {
+pub(super) fn user_signal() -> libc::sigset_t {
+    set_of(libc::SIGUSR1)
+}
+
+fn set_of(signal: c_int) -> libc::sigset_t {
     // SAFETY: all-zero bytes are a set to be initialised, which lives across
     // the calls.
     unsafe {
         let mut set = mem::zeroed();
         libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGUSR1);
+        libc::sigaddset(&raw mut set, signal);
         set
     }
 }
 
 /// Blocks the signal, or lets it come, and tells how often it came and whether
 /// it was blocked.
-pub(super) fn mask(blocks: bool) -> Outcome {
+pub(super) fn mask(blocks: bool, by_number: bool) -> Outcome {
     let set = user_signal();
     let mut old = set;
     let before = USER_SIGNALS.load(SeqCst);
@@ -76,9 +88,16 @@ pub(super) fn mask(blocks: bool) -> Outcome {
     } else {
         libc::SIG_UNBLOCK
     };
-    // SAFETY: the sets live across the call.
-    let outcome =
-        observe_error(|| unsafe { libc::pthread_sigmask(how, &raw const set, &raw mut old) });
+    let (set_at, old_at) = (&raw const set, &raw mut old);
+    // SAFETY: the sets live across the calls.
+    let outcome = unsafe {
+        if by_number {
+            let number = libc::SYS_rt_sigprocmask;
+            observe(|| libc::syscall(number, how, set_at, old_at, 8_usize) as i32)
+        } else {
+            observe_error(|| libc::pthread_sigmask(how, set_at, old_at))
+        }
+    };
     // SAFETY: the call has filled in the set.
     let was_blocked = unsafe { libc::sigismember(&raw const old, libc::SIGUSR1) };
     outcome
@@ -97,26 +116,34 @@ pub(super) fn pending() -> Outcome {
 }
 
 /// Takes a pending signal.
-pub(super) fn wait_signal(waits: bool) -> Outcome {
+pub(super) fn wait_signal(limit: Option<u8>, by_number: bool) -> Outcome {
     let set = user_signal();
-    let now = libc::timespec {
+    let time = libc::timespec {
         tv_sec: 0,
-        tv_nsec: 0,
+        tv_nsec: i64::from(limit.unwrap_or(0)) * 1_000_000,
     };
     let mut signal = 0;
-    // SAFETY: set, time and number live across the calls.
+    // SAFETY: all-zero bytes are details to be filled in.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    // SAFETY: set, time, number and details live across the calls.
     let outcome = unsafe {
-        if waits {
+        if limit.is_none() {
             observe_error(|| libc::sigwait(&raw const set, &raw mut signal))
+        } else if by_number {
+            let (number, none) = (libc::SYS_rt_sigtimedwait, std::ptr::null_mut::<c_int>());
+            let (set, time) = (&raw const set, &raw const time);
+            observe(|| libc::syscall(number, set, none, time, 8_usize) as i32)
         } else {
-            observe(|| libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const now))
+            observe(|| libc::sigtimedwait(&raw const set, &raw mut info, &raw const time))
         }
     };
-    outcome.note(signal)
+    // SAFETY: a signal from a process has its number.
+    let is_ours = unsafe { info.si_pid() == libc::getpid() };
+    outcome.note(signal).note(info.si_code).note(is_ours)
 }
 
 pub(super) fn signal_fd(world: &World, slot: Slot, nonblock: bool) -> Outcome {
-    let set = user_signal();
+    let set = set_of(libc::SIGUSR2);
     let flags = if nonblock { libc::SFD_NONBLOCK } else { 0 };
     // SAFETY: the set lives across the call.
     let outcome = observe(|| unsafe { libc::signalfd(-1, &raw const set, flags) });

@@ -1,12 +1,12 @@
 //! Reading and writing.
 
-use std::ffi::c_void;
 use std::mem;
 use std::ptr;
 use std::time::{Duration, Instant};
 
 use libc::iovec;
 
+use super::entries::{self, Buffer};
 use super::outcome::{Outcome, observe_size};
 use super::world::World;
 use crate::script::{Slot, Via};
@@ -57,6 +57,18 @@ impl Pieces {
             .collect()
     }
 
+    /// All of it, in each form that a call may want; `message` is to be its header.
+    fn buffer(&mut self, message: &mut libc::msghdr) -> Buffer {
+        *message = self.whole();
+        Buffer {
+            at: self.buf.as_mut_ptr().cast(),
+            len: self.buf.len(),
+            vector: self.vector.as_ptr(),
+            count: self.vector.len() as i32,
+            message,
+        }
+    }
+
     /// A header with all pieces.
     fn whole(&mut self) -> libc::msghdr {
         // SAFETY: all-zero bytes are a valid, empty header.
@@ -92,10 +104,12 @@ pub(super) fn read(world: &World, slot: Slot, sizes: &[usize], via: Via) -> Outc
 }
 
 fn read_plain(fd: i32, pieces: &mut Pieces, via: Via) -> isize {
-    let (buf, len) = (pieces.buf.as_mut_ptr().cast::<c_void>(), pieces.buf.len());
-    let (vector, count) = (pieces.vector.as_ptr(), pieces.vector.len() as i32);
-    // SAFETY: `buf` has `len` bytes, and `vector` has `count` pieces of it; all
-    // live as long as `pieces`.
+    let mut message = pieces.whole();
+    let buffer = pieces.buffer(&mut message);
+    let (buf, len) = (buffer.at, buffer.len);
+    let (vector, count) = (buffer.vector, buffer.count);
+    // SAFETY: `buf` has `len` bytes, `vector` has `count` pieces of it, and the
+    // header has them too; all live as long as `pieces`.
     unsafe {
         match via {
             Via::Plain => libc::read(fd, buf, len),
@@ -107,6 +121,8 @@ fn read_plain(fd: i32, pieces: &mut Pieces, via: Via) -> isize {
             | Via::Address(flags)
             | Via::Message(flags)
             | Via::Messages(flags, _) => libc::recv(fd, buf, len, flags.0),
+            Via::Number(by) => entries::read_by_number(fd, &buffer, by),
+            Via::Checked(by) => entries::read_checked(fd, &buffer, by),
         }
     }
 }
@@ -181,21 +197,23 @@ fn write_pieces(fd: i32, pieces: &mut Pieces, via: Via) -> Outcome {
             .iter()
             .fold(outcome, |outcome, message| outcome.note(message.msg_len));
     }
-    let message = pieces.whole();
-    let (buf, len) = (pieces.buf.as_ptr().cast::<c_void>(), pieces.buf.len());
-    let (vector, count) = (pieces.vector.as_ptr(), pieces.vector.len() as i32);
+    let mut message = pieces.whole();
+    let buffer = pieces.buffer(&mut message);
+    let (buf, len) = (buffer.at.cast_const(), buffer.len);
+    let (vector, count) = (buffer.vector, buffer.count);
     // SAFETY: `buf` has `len` bytes, `vector` has `count` pieces of it, and
     // `message` has them too; all live as long as `pieces`.
     observe_size(|| unsafe {
         match via {
-            Via::Plain => libc::write(fd, buf, len),
+            Via::Plain | Via::Checked(_) => libc::write(fd, buf, len),
+            Via::Number(by) => entries::write_by_number(fd, &buffer, by),
             Via::Vector => libc::writev(fd, vector, count),
             Via::At(offset) => libc::pwrite(fd, buf, len, offset),
             Via::VectorAt(offset) => libc::pwritev(fd, vector, count, offset),
             Via::VectorAtFlags(offset, flags) => libc::pwritev2(fd, vector, count, offset, flags),
             Via::Socket(flags) | Via::Messages(flags, _) => libc::send(fd, buf, len, flags.0),
             Via::Address(flags) => libc::sendto(fd, buf, len, flags.0, ptr::null(), 0),
-            Via::Message(flags) => libc::sendmsg(fd, &raw const message, flags.0),
+            Via::Message(flags) => libc::sendmsg(fd, buffer.message, flags.0),
         }
     })
 }

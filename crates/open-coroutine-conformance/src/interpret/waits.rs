@@ -5,11 +5,13 @@ use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use libc::{epoll_event, fd_set, pollfd, timespec};
+use libc::{epoll_event, fd_set, pollfd, sigset_t, timespec};
 
+use super::entries::{__poll_chk, __ppoll_chk};
 use super::outcome::{Outcome, observe, observe_error};
+use super::threads;
 use super::world::World;
-use crate::script::{Sleeps, Slot, Waits};
+use crate::script::{Meanwhile, Sleeps, Slot, Waits};
 
 fn time_of(milliseconds: i32) -> timespec {
     timespec {
@@ -20,6 +22,36 @@ fn time_of(milliseconds: i32) -> timespec {
 
 /// Waits for several descriptors at once; the result has what each of them has.
 pub(super) fn poll(world: &World, slots: &[(Slot, i16)], timeout: i32, waits: Waits) -> Outcome {
+    wait_for(world, slots, timeout, (waits, ptr::null()))
+}
+
+/// [`poll`] with a mask, of a function that takes one.
+pub(super) fn masked_poll(
+    world: &World,
+    slots: &[(Slot, i16)],
+    timeout: i32,
+    waits: Waits,
+    meanwhile: Meanwhile,
+) -> Outcome {
+    // SAFETY: all-zero bytes are an empty set.
+    let unblocked: sigset_t = unsafe { mem::zeroed() };
+    let blocked = threads::user_signal();
+    let mask = match meanwhile {
+        Meanwhile::Own => ptr::null(),
+        Meanwhile::Unblocked => &raw const unblocked,
+        Meanwhile::Blocked => &raw const blocked,
+    };
+    let before = threads::user_signals();
+    let outcome = wait_for(world, slots, timeout, (waits, mask));
+    outcome.note(threads::user_signals() - before)
+}
+
+fn wait_for(
+    world: &World,
+    slots: &[(Slot, i16)],
+    timeout: i32,
+    (waits, mask): (Waits, *const sigset_t),
+) -> Outcome {
     let entry = |&(slot, events)| pollfd {
         fd: world.fd(slot),
         events,
@@ -28,9 +60,17 @@ pub(super) fn poll(world: &World, slots: &[(Slot, i16)], timeout: i32, waits: Wa
     let mut entries: Vec<pollfd> = slots.iter().map(entry).collect();
     let begin = Instant::now();
     let outcome = match waits {
-        Waits::Poll | Waits::PPoll => poll_entries(&mut entries, timeout, waits),
-        Waits::Select | Waits::PSelect => select(&entries, timeout, waits),
-        Waits::Epoll | Waits::EpollPWait2 => epoll(&entries, timeout, waits),
+        Waits::Poll
+        | Waits::PPoll
+        | Waits::PPollNumber
+        | Waits::CheckedPoll
+        | Waits::CheckedPPoll => poll_entries(&mut entries, timeout, (waits, mask)),
+        Waits::Select | Waits::PSelect | Waits::PSelectNumber => {
+            select(&entries, timeout, (waits, mask))
+        }
+        Waits::Epoll | Waits::EpollPWait | Waits::EpollNumber | Waits::EpollPWait2 => {
+            epoll(&entries, timeout, (waits, mask))
+        }
     };
     let is_early = outcome.result == 0 && begin.elapsed() < time(timeout);
     outcome.note(is_early)
@@ -40,19 +80,28 @@ fn time(milliseconds: i32) -> Duration {
     Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
 }
 
-fn poll_entries(entries: &mut [pollfd], timeout: i32, waits: Waits) -> Outcome {
+type WithMask = (Waits, *const sigset_t);
+
+fn poll_entries(entries: &mut [pollfd], timeout: i32, (waits, mask): WithMask) -> Outcome {
     let count = entries.len() as libc::nfds_t;
-    let limit = time_of(timeout);
+    let size = size_of_val(entries);
+    let at = entries.as_mut_ptr();
+    let mut limit = time_of(timeout);
     let limit = if timeout < 0 {
-        ptr::null()
+        ptr::null_mut()
     } else {
-        &raw const limit
+        &raw mut limit
     };
-    // SAFETY: entries and time live across the call.
+    // SAFETY: entries, time and mask live across the call.
     let outcome = observe(|| unsafe {
         match waits {
-            Waits::PPoll => libc::ppoll(entries.as_mut_ptr(), count, limit, ptr::null()),
-            _ => libc::poll(entries.as_mut_ptr(), count, timeout),
+            Waits::PPoll => libc::ppoll(at, count, limit, mask),
+            Waits::CheckedPPoll => __ppoll_chk(at, count, limit, mask, size),
+            Waits::CheckedPoll => __poll_chk(at, count, timeout, size),
+            Waits::PPollNumber => {
+                libc::syscall(libc::SYS_ppoll, at, count, limit, mask, 8_usize) as i32
+            }
+            _ => libc::poll(at, count, timeout),
         }
     });
     entries
@@ -60,7 +109,7 @@ fn poll_entries(entries: &mut [pollfd], timeout: i32, waits: Waits) -> Outcome {
         .fold(outcome, |outcome, entry| outcome.note(entry.revents))
 }
 
-fn select(entries: &[pollfd], timeout: i32, waits: Waits) -> Outcome {
+fn select(entries: &[pollfd], timeout: i32, (waits, mask): WithMask) -> Outcome {
     // SAFETY: all-zero bytes are empty sets.
     let mut sets: [fd_set; 3] = unsafe { mem::zeroed() };
     let wanted = [libc::POLLIN, libc::POLLOUT, libc::POLLPRI];
@@ -83,17 +132,24 @@ fn select(entries: &[pollfd], timeout: i32, waits: Waits) -> Outcome {
         tv_sec: 0,
         tv_usec: i64::from(timeout) * 1000,
     };
-    let (limit, spec) = (&raw mut value, time_of(timeout));
+    let (limit, mut spec) = (&raw mut value, time_of(timeout));
     let (limit, spec) = if timeout < 0 {
-        (ptr::null_mut(), ptr::null())
+        (ptr::null_mut(), ptr::null_mut())
     } else {
-        (limit, &raw const spec)
+        (limit, &raw mut spec)
     };
-    // SAFETY: sets and times live across the call.
+    let kernel_mask = [mask as usize, 8];
+    let kernel_mask = kernel_mask.as_ptr();
+    let (read, write, except) = (&raw mut *reads, &raw mut *writes, &raw mut *excepts);
+    // SAFETY: sets, times and masks live across the call.
     let outcome = observe(|| unsafe {
         match waits {
-            Waits::PSelect => libc::pselect(count, reads, writes, excepts, spec, ptr::null()),
-            _ => libc::select(count, reads, writes, excepts, limit),
+            Waits::PSelect => libc::pselect(count, read, write, except, spec, mask),
+            Waits::PSelectNumber => {
+                let number = libc::SYS_pselect6;
+                libc::syscall(number, count, read, write, except, spec, kernel_mask) as i32
+            }
+            _ => libc::select(count, read, write, except, limit),
         }
     });
     valid().fold(outcome, |outcome, entry| {
@@ -104,7 +160,7 @@ fn select(entries: &[pollfd], timeout: i32, waits: Waits) -> Outcome {
     })
 }
 
-fn epoll(entries: &[pollfd], timeout: i32, waits: Waits) -> Outcome {
+fn epoll(entries: &[pollfd], timeout: i32, (waits, mask): WithMask) -> Outcome {
     // SAFETY: takes an integer.
     let set = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     for (index, entry) in entries.iter().enumerate() {
@@ -117,8 +173,8 @@ fn epoll(entries: &[pollfd], timeout: i32, waits: Waits) -> Outcome {
         );
     }
     let outcome = match waits {
-        Waits::EpollPWait2 => epoll_wait_until(set, timeout),
-        _ => epoll_wait(set, 16, timeout),
+        Waits::Epoll => epoll_wait(set, 16, timeout),
+        _ => epoll_masked(set, timeout, (waits, mask)),
     };
     // SAFETY: made above.
     unsafe { libc::close(set) };
@@ -157,17 +213,25 @@ pub(super) fn epoll_wait(set: i32, max: i32, timeout: i32) -> Outcome {
     with_events(outcome, &events)
 }
 
-fn epoll_wait_until(set: i32, timeout: i32) -> Outcome {
+fn epoll_masked(set: i32, timeout: i32, (waits, mask): WithMask) -> Outcome {
     let mut events = [epoll_event { events: 0, u64: 77 }; 16];
+    let at = events.as_mut_ptr();
     let limit = time_of(timeout);
     let limit = if timeout < 0 {
         ptr::null()
     } else {
         &raw const limit
     };
-    // SAFETY: there are 16 events, and the time lives across the call.
-    let outcome =
-        observe(|| unsafe { libc::epoll_pwait2(set, events.as_mut_ptr(), 16, limit, ptr::null()) });
+    // SAFETY: there are 16 events, and time and mask live across the call.
+    let outcome = observe(|| unsafe {
+        match waits {
+            Waits::EpollPWait => libc::epoll_pwait(set, at, 16, timeout, mask),
+            Waits::EpollNumber => {
+                libc::syscall(libc::SYS_epoll_pwait, set, at, 16, timeout, mask, 8_usize) as i32
+            }
+            _ => libc::epoll_pwait2(set, at, 16, limit, mask),
+        }
+    });
     with_events(outcome, &events)
 }
 
@@ -195,6 +259,11 @@ pub(super) fn sleep(by: Sleeps, milliseconds: u8) -> Outcome {
             Sleeps::Nano => observe(|| libc::nanosleep(&raw const spec, ptr::null_mut())),
             Sleeps::Clock => observe_error(|| {
                 libc::clock_nanosleep(libc::CLOCK_MONOTONIC, 0, &raw const spec, ptr::null_mut())
+            }),
+            Sleeps::Number => observe(|| {
+                let (number, clock) = (libc::SYS_clock_nanosleep, libc::CLOCK_MONOTONIC);
+                let none = ptr::null_mut::<timespec>();
+                libc::syscall(number, clock, 0, &raw const spec, none) as i32
             }),
             Sleeps::ClockUntil => {
                 libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut spec);

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Barrier, Condvar, Mutex, RwLock, mpsc};
 
-use crate::script::{FIFO, SCENE_SLOTS, SLOTS, Slot};
+use crate::script::{FIFO, LOCKED, SCENE_SLOTS, SLOTS, Slot};
 
 /// How many names there are, before those in directories.
 const TOP_NAMES: u8 = 5;
@@ -30,6 +30,12 @@ pub(crate) struct Locks {
     pub(crate) pthread_mutex: UnsafeCell<libc::pthread_mutex_t>,
     pub(crate) pthread_rw_lock: UnsafeCell<libc::pthread_rwlock_t>,
     pub(crate) semaphore: UnsafeCell<libc::sem_t>,
+    pub(crate) ticket_mutex: UnsafeCell<libc::pthread_mutex_t>,
+    pub(crate) ticket_condition: UnsafeCell<libc::pthread_cond_t>,
+    /// Guarded by `ticket_mutex`.
+    pub(crate) tickets: AtomicI32,
+    /// Guarded by `pthread_rw_lock`.
+    pub(crate) both: [AtomicI32; 2],
     pub(crate) notices: Mutex<u32>,
     pub(crate) noticed: Condvar,
     pub(crate) sender: mpsc::Sender<u8>,
@@ -55,6 +61,10 @@ impl Locks {
             pthread_mutex: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
             pthread_rw_lock: UnsafeCell::new(libc::PTHREAD_RWLOCK_INITIALIZER),
             semaphore: UnsafeCell::new(semaphore),
+            ticket_mutex: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
+            ticket_condition: UnsafeCell::new(libc::PTHREAD_COND_INITIALIZER),
+            tickets: AtomicI32::new(0),
+            both: [const { AtomicI32::new(0) }; 2],
             notices: Mutex::new(0),
             noticed: Condvar::new(),
             sender,
@@ -102,18 +112,27 @@ impl World {
 
     /// The path of a name; see [`crate::script::Named`].
     pub(crate) fn path(&self, name: u8) -> CString {
-        let name = match if name == FIFO {
-            FIFO
-        } else {
-            name % (TOP_NAMES + 3)
-        } {
-            FIFO => "fifo".to_owned(),
-            name @ ..TOP_NAMES => format!("n{name}"),
-            TOP_NAMES => ".".to_owned(),
-            name => format!("n{}/in", name - TOP_NAMES - 1),
-        };
+        let name = text_of(name);
         let path = self.dir.join(name).into_os_string().into_encoded_bytes();
         CString::new(path).expect("no zero in a name")
+    }
+
+    /// A name alone.
+    pub(crate) fn name(name: u8) -> CString {
+        CString::new(text_of(name)).expect("no zero in a name")
+    }
+}
+
+fn text_of(name: u8) -> String {
+    let name = match name {
+        FIFO => return "fifo".to_owned(),
+        LOCKED => return "locked".to_owned(),
+        name => name % (TOP_NAMES + 3),
+    };
+    match name {
+        ..TOP_NAMES => format!("n{name}"),
+        TOP_NAMES => ".".to_owned(),
+        _ => format!("n{}/in", name - TOP_NAMES - 1),
     }
 }
 

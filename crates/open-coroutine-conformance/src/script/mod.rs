@@ -16,7 +16,9 @@
 
 mod ways;
 
-pub(crate) use ways::{Flags, Guard, Kind, Moves, Named, Sleeps, Via, Waits};
+pub(crate) use ways::{
+    Checked, Flags, Guard, Kind, Meanwhile, Moves, Named, Numbered, Patience, Sleeps, Via, Waits,
+};
 
 /// Where the script keeps a descriptor. The interpreter has the number.
 pub(crate) type Slot = u8;
@@ -27,6 +29,9 @@ pub(crate) const SHARED_SLOTS: Slot = 6;
 pub(crate) const SCENE_SLOTS: Slot = SHARED_SLOTS;
 /// The name of a FIFO, which only scenes use: opening it waits.
 pub(crate) const FIFO: u8 = u8::MAX;
+/// The name of a file that only scenes lock: what is locked in a solo round may
+/// stay so.
+pub(crate) const LOCKED: u8 = u8::MAX - 1;
 /// How many slots there are.
 pub(crate) const SLOTS: usize = 16;
 
@@ -100,6 +105,7 @@ pub(crate) enum Call {
         slot: Slot,
         to: Slot,
         nonblock: bool,
+        by_number: bool,
     },
     /// `accept(2)`, or `accept4(2)` with flags.
     Accept {
@@ -107,6 +113,7 @@ pub(crate) enum Call {
         into: Slot,
         flags: Option<i32>,
         with_address: bool,
+        by_number: bool,
     },
     Open {
         slot: Slot,
@@ -163,7 +170,33 @@ pub(crate) enum Call {
     Close {
         slot: Slot,
     },
+    /// `SYS_close`
+    CloseByNumber {
+        slot: Slot,
+    },
     CloseRange {
+        slot: Slot,
+    },
+    /// Duplicates, and `close_range(2)` of the numbers of all copies, with flags;
+    /// what is open afterwards.
+    CloseCopies {
+        slot: Slot,
+        copies: u8,
+        flags: i32,
+    },
+    /// `getsockname(2)` or `getpeername(2)`
+    Address {
+        slot: Slot,
+        is_peer: bool,
+    },
+    /// `SO_LINGER`
+    SetLinger {
+        slot: Slot,
+        on: bool,
+        seconds: i32,
+    },
+    /// `sockatmark(3)`
+    AtMark {
         slot: Slot,
     },
     Read {
@@ -260,6 +293,14 @@ pub(crate) enum Call {
         timeout: i32,
         waits: Waits,
     },
+    /// As `Poll` by `ppoll(2)`, `pselect(2)` or `epoll_pwait(2)` with a mask; and
+    /// how often the signal came.
+    MaskedPoll {
+        slots: Vec<(Slot, i16)>,
+        timeout: i32,
+        waits: Waits,
+        meanwhile: Meanwhile,
+    },
     /// How many bytes there are to read.
     Pending {
         slot: Slot,
@@ -314,27 +355,47 @@ pub(crate) enum Call {
         name: u8,
         other: u8,
     },
+    /// As `Names`, below the directory in a slot.
+    NamesAt {
+        dir: Slot,
+        what: Named,
+        name: u8,
+        other: u8,
+    },
+    OpenAt {
+        dir: Slot,
+        slot: Slot,
+        name: u8,
+        flags: i32,
+    },
+    /// Reads a directory, makes and removes a file in it, and reads it again.
+    ListTwice {
+        name: u8,
+    },
     Sleep {
         by: Sleeps,
         milliseconds: u8,
     },
     Yield,
-    /// `raise(3)`, `kill(2)` of the process or `pthread_kill(3)` of oneself; how often
-    /// the handler ran
+    /// `raise(3)`, `pthread_kill(3)` of oneself, `kill(2)` with no signal, or
+    /// `SYS_tgkill` of oneself; how often the handler ran
     Raise {
         by: u8,
     },
-    /// `pthread_sigmask(3)` of `SIGUSR1`
+    /// `pthread_sigmask(3)` of `SIGUSR1`, or `SYS_rt_sigprocmask`
     Mask {
         blocks: bool,
+        by_number: bool,
     },
     /// `sigpending(2)`
     PendingSignals,
-    /// `sigwait(3)`, or `sigtimedwait(2)` that does not wait
+    /// `sigwait(3)`, or `sigtimedwait(2)` for so many milliseconds
     WaitSignal {
-        waits: bool,
+        limit: Option<u8>,
+        by_number: bool,
     },
-    /// `signalfd(2)` of `SIGUSR1`
+    /// `signalfd(2)` of `SIGUSR2`, which nobody sends: a signal to a coroutine is
+    /// none to its thread.
     SignalFd {
         slot: Slot,
         nonblock: bool,
@@ -350,6 +411,34 @@ pub(crate) enum Call {
     },
     /// The counter, and resets it.
     Counter,
+    /// Adds to the tickets, and wakes by `pthread_cond_signal(3)` or, if for
+    /// several, `pthread_cond_broadcast(3)`.
+    Signal {
+        tickets: u8,
+    },
+    /// Waits for a ticket; a time-out, if there is one, is far away.
+    WaitTicket {
+        by: Patience,
+    },
+    /// A wait for a ticket that nobody gives: by whose time-out it ends.
+    NoTicket {
+        by: Patience,
+        milliseconds: u8,
+    },
+    /// Adds to two numbers under the write lock, and yields within.
+    WriteBoth {
+        times: u8,
+        is_timed: bool,
+    },
+    /// Whether the two numbers are always the same under the read lock.
+    ReadBoth {
+        times: u8,
+        is_timed: bool,
+    },
+    /// What locks that one holds oneself answer to a second call, of a list.
+    LockAgain {
+        which: u8,
+    },
     Notify,
     /// Waits for a [`Call::Notify`]; those of the scene before count.
     WaitNotified,

@@ -71,6 +71,55 @@ pub(crate) enum Via {
     /// `preadv2(2)` or `pwritev2(2)`, with flags; an offset of -1 is the
     /// current position
     VectorAtFlags(i64, i32),
+    /// `syscall(2)`
+    Number(Numbered),
+    /// What programs compiled with `_FORTIFY_SOURCE` read by
+    Checked(Checked),
+}
+
+/// How bytes are taken by `syscall(2)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Numbered {
+    /// `SYS_read` or `SYS_write`
+    Plain,
+    /// `SYS_readv` or `SYS_writev`
+    Vector,
+    /// `SYS_recvfrom` or `SYS_sendto`, without an address
+    Address(Flags),
+    /// `SYS_recvmsg` or `SYS_sendmsg`
+    Message(Flags),
+    /// `SYS_pread64` or `SYS_pwrite64`
+    At(i64),
+    /// `SYS_preadv2` or `SYS_pwritev2`
+    VectorAtFlags(i64, i32),
+}
+
+/// How bytes are read by functions that check the size of the buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Checked {
+    /// `__read_chk`
+    Plain,
+    /// `__recv_chk`
+    Socket(Flags),
+    /// `__recvfrom_chk`, without an address
+    Address(Flags),
+    /// `__pread_chk`
+    At(i64),
+}
+
+impl Via {
+    /// The flags, where there can be any.
+    pub(crate) fn flags(self) -> Option<Flags> {
+        match self {
+            Self::Socket(flags)
+            | Self::Address(flags)
+            | Self::Message(flags)
+            | Self::Messages(flags, _)
+            | Self::Number(Numbered::Address(flags) | Numbered::Message(flags))
+            | Self::Checked(Checked::Socket(flags) | Checked::Address(flags)) => Some(flags),
+            _ => None,
+        }
+    }
 }
 
 /// Which function waits for descriptors.
@@ -86,8 +135,31 @@ pub(crate) enum Waits {
     PSelect,
     /// `epoll_wait(2)` on a set made for the call
     Epoll,
+    /// `epoll_pwait(2)` on a set made for the call
+    EpollPWait,
     /// `epoll_pwait2(2)` on a set made for the call
     EpollPWait2,
+    /// `SYS_ppoll`
+    PPollNumber,
+    /// `SYS_pselect6`
+    PSelectNumber,
+    /// `SYS_epoll_pwait` on a set made for the call
+    EpollNumber,
+    /// `__poll_chk`
+    CheckedPoll,
+    /// `__ppoll_chk`
+    CheckedPPoll,
+}
+
+/// Which signal mask a wait has meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meanwhile {
+    /// The caller's own.
+    Own,
+    /// `SIGUSR1` comes.
+    Unblocked,
+    /// `SIGUSR1` does not.
+    Blocked,
 }
 
 /// Which function sleeps.
@@ -105,6 +177,8 @@ pub(crate) enum Sleeps {
     Std,
     /// `poll(2)` of nothing
     Poll,
+    /// `SYS_clock_nanosleep`
+    Number,
 }
 
 /// Which lock guards a counter.
@@ -120,6 +194,17 @@ pub(crate) enum Guard {
     PthreadRwLock,
     /// `sem_wait(3)`
     Semaphore,
+}
+
+/// How long a condition is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// `pthread_cond_wait(3)`
+    Endless,
+    /// `pthread_cond_timedwait(3)`, by the clock of the day
+    Timed,
+    /// `pthread_cond_clockwait(3)`, by the monotonic clock
+    Clock,
 }
 
 /// What is done with a name. Names are small numbers; the last two are in a
@@ -171,8 +256,14 @@ pub(crate) enum Moves {
     Splice(u32),
     /// `tee(2)` with these flags
     Tee(u32),
+    /// `SYS_splice`
+    SpliceNumber(u32),
+    /// `SYS_tee`
+    TeeNumber(u32),
     /// `sendfile(2)`, from an offset if it is not negative
     SendFile(i64),
+    /// `SYS_sendfile`, at the current position
+    SendFileNumber,
     /// `copy_file_range(2)`, between offsets if they are not negative
     CopyRange(i64, i64),
 }

@@ -198,20 +198,26 @@ pub unsafe fn receive_messages(
     let mut done = 0;
     let result = loop {
         // SAFETY: within the array of `count` messages; the caller's promise.
-        let result = unsafe {
-            let rest = (messages.add(done), count as usize - done);
-            match call(libc::SYS_recvmmsg, fd, rest, flags) {
-                EAGAIN if waits => receive_one(fd, rest.0, flags),
-                result => result,
-            }
+        let rest = (unsafe { messages.add(done) }, count as usize - done);
+        // SAFETY: as above.
+        let tried = unsafe { call(libc::SYS_recvmmsg, fd, rest, flags) };
+        let must_wait = waits && tried == EAGAIN && !(one_is_enough && done > 0);
+        let result = if must_wait {
+            // SAFETY: as above.
+            unsafe { receive_one(fd, rest.0, flags) }
+        } else {
+            tried
         };
         if result <= 0 {
             // After some messages an error is not told.
             break if done > 0 { done as isize } else { result };
         }
         done += result as usize;
+        // What ended a call that need not wait is told to the next one, which
+        // is the caller's.
+        let is_enough = !waits || one_is_enough && !must_wait;
         let is_over = until.is_some_and(|until| Instant::now() >= until);
-        if done >= count as usize || one_is_enough || is_over {
+        if done >= count as usize || is_enough || is_over {
             break done as isize;
         }
     };
@@ -253,7 +259,8 @@ pub unsafe fn send_messages(
             return if done > 0 { done as isize } else { result };
         }
         done += result as usize;
-        if done >= count as usize {
+        // A call that need not wait has also met what hinders the others.
+        if done >= count as usize || !waits {
             return done as isize;
         }
     }

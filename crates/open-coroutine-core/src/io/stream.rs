@@ -85,6 +85,9 @@ pub unsafe fn read_vectored(
     }
 }
 
+/// Flags of a vectored write that mean nothing to a socket.
+const FILE_FLAGS: c_int = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC | libc::RWF_APPEND;
+
 /// Whether these flags of a vectored call say that it must not wait.
 fn asks_not_to_wait(flags: c_int) -> bool {
     flags & libc::RWF_NOWAIT != 0
@@ -170,7 +173,7 @@ pub unsafe fn write_vectored(
     };
     // SAFETY: the caller's promise, in each call.
     unsafe {
-        if offset.is_none() && flags == 0 && is_socket(fd) {
+        if offset.is_none() && flags & !FILE_FLAGS == 0 && is_socket(fd) {
             return send_vectored(fd, iov, count);
         }
         if asks_not_to_wait(flags) {

@@ -1,14 +1,16 @@
 //! Waiting for several descriptors at once, and for a word in the kernel.
 
 use std::ffi::c_int;
-use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use super::perform::{Awaits, EXPIRED, by_driver, call, wait_ready};
 use crate::driver::Op;
 use crate::sched;
-use crate::sys::{self, check};
+use crate::sys;
+
+const UNPOLLABLE: isize = -(libc::EINVAL as isize);
+const NOT_PERMITTED: isize = -(libc::EPERM as isize);
 
 /// When a wait of `timeout` ends, if it has an end.
 fn deadline_after(timeout: Option<Duration>) -> Option<Instant> {
@@ -27,22 +29,21 @@ pub unsafe fn poll(
 ) -> isize {
     let deadline = deadline_after(timeout);
     // SAFETY: the caller's promise, in each call.
-    unsafe {
-        loop {
-            let ready = poll_now(fds, count);
-            if ready != 0 || timeout == Some(Duration::ZERO) {
-                return ready;
-            }
-            match wait_any(fds, count, deadline) {
-                // Ready; and in case it was spurious, wait again.
-                0.. => {}
-                EXPIRED => return poll_now(fds, count),
-                // The only one was closed, or is about to be.
-                error if error == -(libc::EBADF as isize) => return invalid(fds, count),
-                error => return error,
-            }
-        }
+    let now = || unsafe { poll_now(fds, count) };
+    let ready = now();
+    if ready != 0 || timeout == Some(Duration::ZERO) {
+        return ready;
     }
+    let answer = |waited: isize| match waited {
+        EXPIRED => Some(now()),
+        0.. => Some(now()).filter(|ready| *ready != 0),
+        // The only one was closed, or is about to be.
+        // SAFETY: as above.
+        error if error == -(libc::EBADF as isize) => Some(unsafe { invalid(fds, count) }),
+        error => Some(error),
+    };
+    // SAFETY: as above.
+    wait_for(&unsafe { merged(fds, count) }, deadline, answer)
 }
 
 /// What a poll of closed descriptors reports: that all of them are invalid.
@@ -108,24 +109,25 @@ pub unsafe fn select(sets: FdSets, timeout: Option<Duration>) -> isize {
     let deadline = deadline_after(timeout);
     // SAFETY: the caller's promise.
     let wanted = unsafe { sets.copy() };
-    loop {
-        // SAFETY: the caller's promise.
-        let ready = unsafe { sets.select_now() };
-        if ready != 0 || timeout == Some(Duration::ZERO) {
-            return ready;
-        }
-        let mut fds = wanted.to_poll();
-        // SAFETY: the entries are a vector's.
-        let result = unsafe { wait_any(fds.as_mut_ptr(), fds.len() as libc::nfds_t, deadline) };
-        // SAFETY: the caller's promise; the sets were copied from there.
-        unsafe { sets.restore(&wanted) };
-        match result {
-            0.. => {}
-            // SAFETY: the caller's promise.
-            EXPIRED => return unsafe { sets.select_now() },
-            error => return error,
-        }
+    // SAFETY: the caller's promise; the sets were copied from there.
+    let now = || unsafe {
+        sets.restore(&wanted);
+        sets.select_now()
+    };
+    let ready = now();
+    if ready != 0 || timeout == Some(Duration::ZERO) {
+        return ready;
     }
+    let answer = |waited: isize| match waited {
+        EXPIRED => Some(now()),
+        0.. => Some(now()).filter(|ready| *ready != 0),
+        error => {
+            // SAFETY: as above.
+            unsafe { sets.restore(&wanted) };
+            Some(error)
+        }
+    };
+    wait_for(&wanted.to_poll(), deadline, answer)
 }
 
 /// What the caller of a `select` waits for: the words of its three sets.
@@ -217,70 +219,120 @@ impl Wanted {
     }
 }
 
-/// Waits until one of `fds` may be ready. Several are put into an epoll set of
-/// their own, which is a descriptor that can be waited for like any other.
+/// What `fds` wait for, each descriptor once; negative ones are none.
 ///
 /// # Safety
 ///
-/// As [`poll`].
-unsafe fn wait_any(
-    fds: *mut libc::pollfd,
-    count: libc::nfds_t,
-    deadline: Option<Instant>,
-) -> isize {
-    let mut live = (0..count as usize)
-        // SAFETY: the kernel has read the entries already.
+/// `fds` points to `count` entries.
+unsafe fn merged(fds: *const libc::pollfd, count: libc::nfds_t) -> Vec<libc::pollfd> {
+    let mut entries: Vec<_> = (0..count as usize)
+        // SAFETY: the caller's promise.
         .map(|index| unsafe { *fds.add(index) })
-        .filter(|entry| entry.fd >= 0);
-    let Some(first) = live.next() else {
-        sched::prepare_wait();
-        sched::wait(deadline);
-        return EXPIRED;
-    };
-    let Some(second) = live.next() else {
-        return wait_ready(first.fd, u32::from(first.events as u16), deadline);
-    };
-    let set = match EpollSet::new() {
-        Ok(set) => set,
-        Err(error) => return -(error.raw_os_error().unwrap_or(libc::ENOMEM) as isize),
-    };
-    for entry in [first, second].into_iter().chain(live) {
-        set.add(entry.fd, u32::from(entry.events as u16));
+        .filter(|entry| entry.fd >= 0)
+        .collect();
+    entries.sort_unstable_by_key(|entry| entry.fd);
+    entries.dedup_by(|next, entry| {
+        let is_same = next.fd == entry.fd;
+        if is_same {
+            entry.events |= next.events;
+        }
+        is_same
+    });
+    entries
+}
+
+/// Waits until `answer`, which is given the result of each wait, has one for the
+/// caller.
+fn wait_for(
+    fds: &[libc::pollfd],
+    deadline: Option<Instant>,
+    answer: impl Fn(isize) -> Option<isize>,
+) -> isize {
+    if let Some(result) = answer(wait_any(fds, deadline)) {
+        return result;
     }
-    wait_ready(set.0, libc::POLLIN as u32, deadline)
+    // Something ends the wait and not the call: for io_uring that the other side
+    // sends no more, though nobody asked, and for a `select` an end or an error
+    // of what is only to be written, or looked at for exceptions. It stays, so
+    // only what is new can be waited for.
+    let changes = match EpollSet::of(fds, libc::EPOLLET) {
+        Ok(set) => set,
+        Err(error) => return error,
+    };
+    loop {
+        let waited = wait_ready(changes.0, libc::POLLIN as u32, deadline);
+        changes.forget();
+        if let Some(result) = answer(waited) {
+            return result;
+        }
+    }
+}
+
+/// Waits until one of `fds`, which are different ones, may be ready. Several are
+/// put into an epoll set of their own, which is a descriptor that can be waited
+/// for like any other.
+fn wait_any(fds: &[libc::pollfd], deadline: Option<Instant>) -> isize {
+    match fds {
+        [] => {
+            sched::prepare_wait();
+            sched::wait(deadline);
+            EXPIRED
+        }
+        [one] => match wait_ready(one.fd, u32::from(one.events as u16), deadline) {
+            // io_uring and epoll refuse files, which are ready for anything but
+            // what was asked for.
+            UNPOLLABLE | NOT_PERMITTED => wait_any(&[], deadline),
+            result => result,
+        },
+        _ => match EpollSet::of(fds, 0) {
+            Ok(set) => wait_ready(set.0, libc::POLLIN as u32, deadline),
+            Err(error) => error,
+        },
+    }
 }
 
 /// An epoll set for one wait.
 struct EpollSet(RawFd);
 
 impl EpollSet {
-    fn new() -> io::Result<Self> {
+    /// A set of `fds`, with `flags` for each; or minus the error number.
+    fn of(fds: &[libc::pollfd], flags: c_int) -> Result<Self, isize> {
         let args = [libc::EPOLL_CLOEXEC as usize, 0, 0, 0, 0, 0];
         // SAFETY: takes one integer.
-        let fd = check(unsafe { sys::syscall(libc::SYS_epoll_create1, args) })?;
-        Ok(Self(fd as RawFd))
+        let fd = unsafe { sys::syscall(libc::SYS_epoll_create1, args) };
+        if fd < 0 {
+            return Err(fd);
+        }
+        let set = Self(fd as RawFd);
+        for entry in fds {
+            set.add(entry.fd, u32::from(entry.events as u16) | flags as u32);
+        }
+        Ok(set)
     }
 
+    /// What cannot be added never becomes ready.
     fn add(&self, fd: RawFd, events: u32) {
         let mut event = libc::epoll_event { events, u64: 0 };
-        let control = |operation: c_int, event: *mut libc::epoll_event| {
-            let args = [
-                self.0 as usize,
-                operation as usize,
-                fd as usize,
-                event as usize,
-                0,
-                0,
-            ];
-            // SAFETY: `event` lives across the call.
-            unsafe { sys::syscall(libc::SYS_epoll_ctl, args) }
-        };
-        // The same descriptor twice in one poll: wait for anything it may have;
-        // the poll that follows tells which entry is ready.
-        if control(libc::EPOLL_CTL_ADD, &raw mut event) == -(libc::EEXIST as isize) {
-            event.events = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI) as u32;
-            control(libc::EPOLL_CTL_MOD, &raw mut event);
-        }
+        let args = [
+            self.0 as usize,
+            libc::EPOLL_CTL_ADD as usize,
+            fd as usize,
+            &raw mut event as usize,
+            0,
+            0,
+        ];
+        // SAFETY: `event` lives across the call.
+        unsafe { sys::syscall(libc::SYS_epoll_ctl, args) };
+    }
+
+    /// Takes the changes that there were.
+    fn forget(&self) {
+        const MOST: usize = 64;
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; MOST];
+        let at = events.as_mut_ptr() as usize;
+        let args = [self.0 as usize, at, MOST, 0, 0, 8];
+        // SAFETY: there is room for so many events.
+        while unsafe { sys::syscall(libc::SYS_epoll_pwait, args) } == MOST as isize {}
     }
 }
 

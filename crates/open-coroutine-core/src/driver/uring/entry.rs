@@ -1,5 +1,7 @@
 //! From an [`Op`] to a submission queue entry.
 
+use std::ffi::c_int;
+
 use io_uring::opcode;
 use io_uring::squeue::Entry;
 use io_uring::types::{Fd, FsyncFlags};
@@ -31,9 +33,9 @@ pub(super) fn entry(op: &Op, poll_first: bool) -> Option<Entry> {
         Op::Write { fd, buf, len, offset } =>
             opcode::Write::new(Fd(fd), buf, cap(len)).offset(position(offset)).build(),
         Op::ReadV { fd, iov, count, offset, flags } =>
-            opcode::Readv::new(Fd(fd), iov, count as u32).offset(position(offset)).rw_flags(flags).build(),
+            opcode::Readv::new(Fd(fd), iov, count as u32).offset(position(offset)).rw_flags(accepted(flags)).build(),
         Op::WriteV { fd, iov, count, offset, flags } =>
-            opcode::Writev::new(Fd(fd), iov, count as u32).offset(position(offset)).rw_flags(flags).build(),
+            opcode::Writev::new(Fd(fd), iov, count as u32).offset(position(offset)).rw_flags(accepted(flags)).build(),
         Op::Accept { fd, addr, len, flags } =>
             opcode::Accept::new(Fd(fd), addr, len).flags(flags).build(),
         Op::Connect { fd, addr, len } => opcode::Connect::new(Fd(fd), addr, len).build(),
@@ -91,6 +93,12 @@ fn poll_events(events: u32) -> u32 {
 
 fn cap(len: usize) -> u32 {
     len.min(MAX_TRANSFER) as u32
+}
+
+/// Without `RWF_HIPRI`, which io_uring refuses on an ordinary ring. It is a wish
+/// for speed, without any other effect.
+fn accepted(flags: c_int) -> c_int {
+    flags & !libc::RWF_HIPRI
 }
 
 fn position(offset: Option<u64>) -> u64 {
