@@ -29,6 +29,11 @@ pub unsafe extern "C" fn fork() -> pid_t {
     // its handlers for forks must not suspend.
     let pid =
         unsafe { sched::without_diversion(|| sched::on_thread_storage(|| real::fork.get()())) };
+    forked(pid)
+}
+
+/// What `fork` has returned: in the child nothing of the runtime is left.
+fn forked(pid: pid_t) -> pid_t {
     if pid == 0 {
         // SAFETY: in the child only the calling thread exists.
         unsafe { runtime::abandon() };
@@ -170,7 +175,8 @@ pub unsafe extern "C" fn daemon(keeps_directory: c_int, keeps_streams: c_int) ->
     // arguments.
     unsafe {
         if !sched::on_coroutine() {
-            return real::daemon.get()(keeps_directory, keeps_streams);
+            // It returns in the child alone.
+            return forked(real::daemon.get()(keeps_directory, keeps_streams));
         }
         match fork() {
             -1 => return -1,
@@ -212,7 +218,7 @@ pub unsafe extern "C" fn forkpty(
     // arguments.
     unsafe {
         if !sched::on_coroutine() {
-            return real::forkpty.get()(leader, name, terminal, size);
+            return forked(real::forkpty.get()(leader, name, terminal, size));
         }
         let mut follower = -1;
         if libc::openpty(leader, &raw mut follower, name, terminal, size) == -1 {
