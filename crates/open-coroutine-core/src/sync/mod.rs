@@ -1,6 +1,6 @@
 //! Waiting for each other: futexes, and what is built on them.
 //!
-//! * `table`: coroutines that wait for an address.
+//! * `table`: coroutines that wait for an address; `list`: those of one bucket.
 //! * `futex`: such waits as `futex(2)` has them. std's locks, channels and
 //!   `thread::park` end here, through the `syscall` shim.
 //! * `foreign`: waits for what somebody else implements: pthread's mutexes,
@@ -12,6 +12,7 @@ mod count;
 pub mod foreign;
 pub mod futex;
 mod limit;
+mod list;
 mod park;
 mod silent;
 mod table;

@@ -33,7 +33,8 @@ use std::time::Instant;
 use crossbeam_utils::CachePadded;
 
 use super::count::WaiterCount;
-use crate::sched::{self, Waiter, Woken};
+use super::list::{List, Node};
+use crate::sched::{self, Woken};
 use crate::util::handler;
 use crate::util::lock::{Guard, Lock};
 
@@ -55,27 +56,6 @@ struct Bucket {
     turn: AtomicU32,
     missed: AtomicBool,
     list: Lock<List>,
-}
-
-/// The waiters of one bucket, oldest first.
-struct List {
-    first: Option<NonNull<Node>>,
-    last: Option<NonNull<Node>>,
-}
-
-// SAFETY: the nodes are only touched under the bucket's lock (invariant 2).
-unsafe impl Send for List {}
-
-/// One waiting coroutine, in its own frame.
-struct Node {
-    key: Cell<usize>,
-    /// The bucket whose lock guards this node.
-    bucket: AtomicUsize,
-    bitset: u32,
-    waiter: Waiter,
-    is_linked: Cell<bool>,
-    previous: Cell<Option<NonNull<Node>>>,
-    next: Cell<Option<NonNull<Node>>>,
 }
 
 /// What is waited for, and how long.
@@ -101,65 +81,6 @@ pub(super) enum Waited {
 pub(super) fn bucket_of(key: usize) -> usize {
     // Words are 4-aligned; multiplication spreads neighbours over the table.
     (key >> 2).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (usize::BITS - BUCKETS.trailing_zeros())
-}
-
-impl List {
-    const fn new() -> Self {
-        Self {
-            first: None,
-            last: None,
-        }
-    }
-
-    /// # Safety
-    ///
-    /// The list is locked, the node unlinked and in place until it is unlinked.
-    unsafe fn push(&mut self, node: NonNull<Node>) {
-        // SAFETY: the caller's promise; linked nodes are alive.
-        unsafe {
-            node.as_ref().previous.set(self.last);
-            node.as_ref().next.set(None);
-            node.as_ref().is_linked.set(true);
-            match self.last {
-                Some(last) => last.as_ref().next.set(Some(node)),
-                None => self.first = Some(node),
-            }
-        }
-        self.last = Some(node);
-    }
-
-    /// # Safety
-    ///
-    /// The list is locked and the node linked in it.
-    unsafe fn unlink(&mut self, node: NonNull<Node>) {
-        // SAFETY: the caller's promise; linked nodes are alive.
-        unsafe {
-            let (previous, next) = (node.as_ref().previous.get(), node.as_ref().next.get());
-            match previous {
-                Some(previous) => previous.as_ref().next.set(next),
-                None => self.first = next,
-            }
-            match next {
-                Some(next) => next.as_ref().previous.set(previous),
-                None => self.last = previous,
-            }
-            node.as_ref().is_linked.set(false);
-        }
-    }
-
-    /// The oldest node that `wanted` says yes to.
-    fn find(&self, wanted: impl Fn(&Node) -> bool) -> Option<NonNull<Node>> {
-        let mut next = self.first;
-        while let Some(node) = next {
-            // SAFETY: linked nodes are alive, and the list is locked.
-            let node_ref = unsafe { node.as_ref() };
-            if wanted(node_ref) {
-                return Some(node);
-            }
-            next = node_ref.next.get();
-        }
-        None
-    }
 }
 
 impl Bucket {
