@@ -56,8 +56,7 @@ impl Builder {
     /// configuration if none is running.
     ///
     /// Spawned by a coroutine, the task begins with that one's signal mask. Spawned
-    /// by a thread, it begins with the mask of the thread that started the runtime,
-    /// or with the last one that a coroutine has set while it was the only one.
+    /// by a thread, it begins with the mask of the thread that started the runtime.
     ///
     /// # Errors
     ///
@@ -76,7 +75,7 @@ impl Builder {
         }
         let shared = shared().map_err(|error: InitError| io::Error::other(error))?;
         self.meta.id = task::next_id();
-        self.meta.signal_mask = sched::inherited_signal_mask();
+        self.meta.signal_mask = sched::inherited_signal_mask(&shared);
         let (run, join) = task::new(self.meta, body);
         let handle = JoinHandle::new(join);
         if shared.spawn(run) {

@@ -26,6 +26,8 @@
 //!    ([`open_signals`](Shared::open_signals)): workers let it in while they look
 //!    at their driver ([`receptive`](Worker::receptive)), for they stand for the
 //!    suspended coroutine. Open signals stay so until the next step 3.
+//! 6. A task that a plain thread spawns begins with the mask of the thread that
+//!    started the runtime, as its own if the usual mask is another one by now.
 //!
 //! # Invariants
 //!
@@ -50,6 +52,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 
 /// What workers block.
 pub(super) struct ProcessSignals {
+    /// The mask of the thread that started the runtime.
+    initial: SignalSet,
     usual: AtomicU64,
     open: AtomicU64,
     /// By worker: what its thread blocks.
@@ -64,6 +68,7 @@ impl ProcessSignals {
     pub(super) fn new(workers: usize) -> Self {
         let usual = sys::signal_mask();
         Self {
+            initial: usual,
             usual: AtomicU64::new(usual),
             open: AtomicU64::new(0),
             blocked: (0..workers).map(|_| AtomicU64::new(usual)).collect(),
@@ -105,6 +110,16 @@ impl Shared {
             }
             sys::futex_wait(&signals.followed, followed, Some(left));
         }
+    }
+
+    /// The mask that a task begins with which no coroutine spawns (step 6).
+    pub(super) fn outside_signal_mask(&self) -> Option<SignalSet> {
+        let signals = &self.process_signals;
+        let has_changed = signals.usual.load(Relaxed) != signals.initial;
+        has_changed.then(|| {
+            self.open_signals(signals.initial);
+            signals.initial
+        })
     }
 
     /// Step 5, for a coroutine that from now on blocks only `mask`.

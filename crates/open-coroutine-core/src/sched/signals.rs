@@ -36,6 +36,7 @@ use libc::siginfo_t;
 
 use super::hooks::Hooks;
 use super::scheduled::Scheduled;
+use super::shared::Shared;
 use super::suspend::current;
 use crate::sys::{self, SignalSet};
 use crate::util::handler;
@@ -207,10 +208,13 @@ impl Scheduled {
     }
 }
 
-/// The signal mask that a task spawned here begins with; `None` for that of its
-/// worker.
-pub(crate) fn inherited_signal_mask() -> Option<SignalSet> {
-    let signals = current()?.signals();
+/// The signal mask that a task of `shared` spawned here begins with; `None` for
+/// that of its worker.
+pub(crate) fn inherited_signal_mask(shared: &Shared) -> Option<SignalSet> {
+    let Some(coroutine) = current() else {
+        return shared.outside_signal_mask();
+    };
+    let signals = coroutine.signals();
     signals.is_own().then(|| signals.mask())
 }
 
