@@ -10,9 +10,10 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::hint::black_box;
+use std::io::{Read, Write};
 use std::mem;
 use std::ptr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const BATCHES: usize = 2001;
 const CALLS: u32 = 500;
@@ -57,7 +58,11 @@ fn compare<F: Copy>(pair: Pair<F>, call: impl Fn(F)) {
     let (mut hooked, mut own, mut differences) = (Vec::new(), Vec::new(), Vec::new());
     for batch in 0..BATCHES {
         // In turn the one and the other first.
-        let order = if batch % 2 == 0 { [true, false] } else { [false, true] };
+        let order = if batch % 2 == 0 {
+            [true, false]
+        } else {
+            [false, true]
+        };
         let (mut with, mut without) = (0.0, 0.0);
         for is_hooked in order {
             let function = black_box(if is_hooked { pair.hooked } else { pair.own });
@@ -100,6 +105,13 @@ type Condition = unsafe extern "C" fn(*mut libc::pthread_cond_t) -> c_int;
 type Post = unsafe extern "C" fn(*mut libc::sem_t) -> c_int;
 type Mask = unsafe extern "C" fn(c_int, *const libc::sigset_t, *mut libc::sigset_t) -> c_int;
 
+/// From here on something is known of descriptors.
+fn use_descriptors() {
+    let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer.write_all(b"x").expect("room in the pipe");
+    reader.read_exact(&mut [0]).expect("a byte");
+}
+
 fn ignore<T>(_result: T) {}
 
 // SAFETY of every call below: the arguments are valid for the function, or
@@ -107,30 +119,56 @@ fn ignore<T>(_result: T) {}
 fn main() {
     let runtime = std::env::args().any(|argument| argument == "--runtime");
     if runtime {
-        open_coroutine::spawn(|| open_coroutine::sleep(Duration::from_millis(1)))
+        open_coroutine::spawn(use_descriptors)
             .join()
             .expect("a runtime");
     }
-    println!("nanoseconds per call{}", if runtime { ", beside a runtime" } else { "" });
+    println!(
+        "nanoseconds per call{}",
+        if runtime { ", beside a runtime" } else { "" }
+    );
     println!("{:24} {:>8} {:>8} {:>8}", "", "libc", "hooked", "more");
     let null = ptr::null_mut();
     // SAFETY: all-zero bytes are a result to be filled in.
     let mut stat: libc::stat = unsafe { mem::zeroed() };
     let stat = &raw mut stat;
-    compare(pair!(read: Transfer), |f| unsafe { ignore(black_box(f(-1, null, 0))) });
-    compare(pair!(recv: Receive), |f| unsafe { ignore(black_box(f(-1, null, 0, 0))) });
-    compare(pair!(pread: Position), |f| unsafe { ignore(black_box(f(-1, null, 0, 0))) });
-    compare(pair!(poll: Poll), |f| unsafe { ignore(black_box(f(ptr::null_mut(), 0, 0))) });
+    compare(pair!(read: Transfer), |f| unsafe {
+        ignore(black_box(f(-1, null, 0)))
+    });
+    compare(pair!(recv: Receive), |f| unsafe {
+        ignore(black_box(f(-1, null, 0, 0)))
+    });
+    compare(pair!(pread: Position), |f| unsafe {
+        ignore(black_box(f(-1, null, 0, 0)))
+    });
+    compare(pair!(poll: Poll), |f| unsafe {
+        ignore(black_box(f(ptr::null_mut(), 0, 0)))
+    });
     compare(pair!(close: Close), |f| unsafe { ignore(black_box(f(-1))) });
-    compare(pair!(open: Open), |f| unsafe { ignore(black_box(f(c"".as_ptr(), 0))) });
-    compare(pair!(stat: Stat), |f| unsafe { ignore(black_box(f(c"".as_ptr(), stat))) });
+    compare(pair!(open: Open), |f| unsafe {
+        ignore(black_box(f(c"".as_ptr(), 0)))
+    });
+    compare(pair!(stat: Stat), |f| unsafe {
+        ignore(black_box(f(c"".as_ptr(), stat)))
+    });
     compare(pair!(syscall: Call), |f| unsafe {
         let word = 0u32;
         let wake = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-        ignore(black_box(f(libc::SYS_futex, &raw const word, wake, 1, 0, 0, 0)));
+        ignore(black_box(f(
+            libc::SYS_futex,
+            &raw const word,
+            wake,
+            1,
+            0,
+            0,
+            0,
+        )));
     });
     let mut mutex = libc::PTHREAD_MUTEX_INITIALIZER;
-    let (lock, unlock) = (pair!(pthread_mutex_lock: Mutex), pair!(pthread_mutex_unlock: Mutex));
+    let (lock, unlock) = (
+        pair!(pthread_mutex_lock: Mutex),
+        pair!(pthread_mutex_unlock: Mutex),
+    );
     let both = Pair {
         name: "pthread_mutex lock+unlock",
         hooked: (lock.hooked, unlock.hooked),
@@ -143,13 +181,17 @@ fn main() {
     });
     let mut condition = libc::PTHREAD_COND_INITIALIZER;
     let condition = &raw mut condition;
-    compare(pair!(pthread_cond_signal: Condition), |f| unsafe { ignore(black_box(f(condition))) });
+    compare(pair!(pthread_cond_signal: Condition), |f| unsafe {
+        ignore(black_box(f(condition)))
+    });
     // SAFETY: all-zero bytes are a semaphore to be initialised.
     let mut semaphore: libc::sem_t = unsafe { mem::zeroed() };
     let semaphore = &raw mut semaphore;
     // SAFETY: a semaphore of this process.
     unsafe { libc::sem_init(semaphore, 0, 0) };
-    compare(pair!(sem_post: Post), |f| unsafe { ignore(black_box(f(semaphore))) });
+    compare(pair!(sem_post: Post), |f| unsafe {
+        ignore(black_box(f(semaphore)))
+    });
     compare(pair!(pthread_sigmask: Mask), |f| unsafe {
         ignore(black_box(f(libc::SIG_BLOCK, ptr::null(), ptr::null_mut())));
     });

@@ -27,12 +27,28 @@ pub(crate) fn begins(fd: c_int) -> c_int {
     fd
 }
 
-/// [`begins`], for a call that makes two descriptors.
+/// [`begins`], for the descriptor that `make` makes. As long as nothing is known of
+/// any, `make` is the last call, and costs no return behind a system call.
+#[inline(always)]
+pub(crate) fn beginning(make: impl FnOnce() -> c_int) -> c_int {
+    if io::remembers() {
+        begins(make())
+    } else {
+        make()
+    }
+}
+
+/// [`beginning`], for a call that makes two descriptors.
 ///
 /// # Safety
 ///
-/// `fds` points to two numbers if `result` is 0.
-unsafe fn both_begin(result: c_int, fds: *const c_int) -> c_int {
+/// `make` stores two numbers at `fds` if it returns 0.
+#[inline(always)]
+unsafe fn both_beginning(make: impl FnOnce() -> c_int, fds: *const c_int) -> c_int {
+    if !io::remembers() {
+        return make();
+    }
+    let result = make();
     if result == 0 {
         // SAFETY: the caller's promise.
         unsafe {
@@ -118,7 +134,7 @@ pub unsafe extern "C" fn fclose(file: *mut FILE) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dup(fd: c_int) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
-    begins(unsafe { real::dup.get()(fd) })
+    beginning(|| unsafe { real::dup.get()(fd) })
 }
 
 /// `pipe(2)`
@@ -129,7 +145,7 @@ pub unsafe extern "C" fn dup(fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pipe(fds: *mut c_int) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
-    unsafe { both_begin(real::pipe.get()(fds), fds) }
+    unsafe { both_beginning(|| real::pipe.get()(fds), fds) }
 }
 
 /// `pipe2(2)`
@@ -140,7 +156,7 @@ pub unsafe extern "C" fn pipe(fds: *mut c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pipe2(fds: *mut c_int, flags: c_int) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
-    unsafe { both_begin(real::pipe2.get()(fds, flags), fds) }
+    unsafe { both_beginning(|| real::pipe2.get()(fds, flags), fds) }
 }
 
 /// `socketpair(2)`
@@ -156,7 +172,7 @@ pub unsafe extern "C" fn socketpair(
     fds: *mut c_int,
 ) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
-    unsafe { both_begin(real::socketpair.get()(domain, kind, protocol, fds), fds) }
+    unsafe { both_beginning(|| real::socketpair.get()(domain, kind, protocol, fds), fds) }
 }
 
 /// `eventfd(2)`
@@ -167,7 +183,7 @@ pub unsafe extern "C" fn socketpair(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn eventfd(value: c_uint, flags: c_int) -> c_int {
     // SAFETY: takes integers.
-    begins(unsafe { real::eventfd.get()(value, flags) })
+    beginning(|| unsafe { real::eventfd.get()(value, flags) })
 }
 
 /// `timerfd_create(2)`
@@ -178,7 +194,7 @@ pub unsafe extern "C" fn eventfd(value: c_uint, flags: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn timerfd_create(clock: c_int, flags: c_int) -> c_int {
     // SAFETY: takes integers.
-    begins(unsafe { real::timerfd_create.get()(clock, flags) })
+    beginning(|| unsafe { real::timerfd_create.get()(clock, flags) })
 }
 
 /// `dup2(2)`. Coroutines that wait on the replaced descriptor get `EBADF`.

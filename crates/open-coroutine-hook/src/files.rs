@@ -9,7 +9,7 @@ use open_coroutine_core::io::{self, Awaits};
 use open_coroutine_core::sched::Hooks;
 
 use crate::convert::{divert, offload, to_int};
-use crate::descriptors::begins;
+use crate::descriptors::{beginning, begins};
 use crate::real;
 
 /// `open(2)`. The variadic `mode` is passed like any other
@@ -22,7 +22,7 @@ use crate::real;
 pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     if !divert(Hooks::FILES) {
         // SAFETY: the caller's contract, passed on unchanged.
-        return begins(unsafe { real::open.get()(path, flags, mode) });
+        return beginning(|| unsafe { real::open.get()(path, flags, mode) });
     }
     // SAFETY: the caller keeps the path valid until we return.
     unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -
 pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     if !divert(Hooks::FILES) {
         // SAFETY: the caller's contract, passed on unchanged.
-        return begins(unsafe { real::open64.get()(path, flags, mode) });
+        return beginning(|| unsafe { real::open64.get()(path, flags, mode) });
     }
     // SAFETY: the caller keeps the path valid until we return.
     unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn openat(
 ) -> c_int {
     if !divert(Hooks::FILES) {
         // SAFETY: the caller's contract, passed on unchanged.
-        return begins(unsafe { real::openat.get()(dir, path, flags, mode) });
+        return beginning(|| unsafe { real::openat.get()(dir, path, flags, mode) });
     }
     // SAFETY: the caller keeps the path valid until we return.
     unsafe { open_at(dir, path, flags, mode) }
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn openat64(
 ) -> c_int {
     if !divert(Hooks::FILES) {
         // SAFETY: the caller's contract, passed on unchanged.
-        return begins(unsafe { real::openat64.get()(dir, path, flags, mode) });
+        return beginning(|| unsafe { real::openat64.get()(dir, path, flags, mode) });
     }
     // SAFETY: the caller keeps the path valid until we return.
     unsafe { open_at(dir, path, flags, mode) }

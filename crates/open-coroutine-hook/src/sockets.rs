@@ -9,7 +9,7 @@ use open_coroutine_core::sched::Hooks;
 use open_coroutine_core::sys;
 
 use crate::convert::{divert, to_c, to_int};
-use crate::descriptors::begins;
+use crate::descriptors::{beginning, begins};
 use crate::real;
 
 /// `recv(2)`: suspends the calling coroutine instead of blocking its thread.
@@ -233,7 +233,7 @@ fn accepted(result: isize) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     // SAFETY: the caller's contract, passed on unchanged.
-    begins(unsafe { real::socket.get()(domain, kind, protocol) })
+    beginning(|| unsafe { real::socket.get()(domain, kind, protocol) })
 }
 
 /// `connect(2)`

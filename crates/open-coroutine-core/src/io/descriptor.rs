@@ -186,9 +186,19 @@ pub fn forget(fd: RawFd) {
     if !table.is_null() && (0..ENTRIES as RawFd).contains(&fd) {
         // SAFETY: a published table is mapped for good and has `ENTRIES`.
         let entry = unsafe { &*table.add(fd as usize) };
-        let clear = |before: u64| Some((before & !(CLEARED - 1)).wrapping_add(CLEARED));
-        let _ = entry.fetch_update(Relaxed, Relaxed, clear);
+        // Nobody else clears it at the same time: the number is closed after this,
+        // or was handed out before it. An answer that is stored in between is
+        // overwritten.
+        let before = entry.load(Relaxed);
+        entry.store((before & !(CLEARED - 1)).wrapping_add(CLEARED), Relaxed);
     }
+}
+
+/// Whether anything is known of any descriptor, so that new ones must be
+/// [forgotten](forget). The first one is asked about by a coroutine.
+#[inline]
+pub fn remembers() -> bool {
+    !TABLE.load(Relaxed).is_null()
 }
 
 fn table() -> Option<&'static [Entry]> {

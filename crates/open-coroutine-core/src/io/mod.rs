@@ -32,7 +32,7 @@ mod stream;
 mod wait;
 
 pub use connect::connect;
-pub use descriptor::{forget, modes_changed};
+pub use descriptor::{forget, modes_changed, remembers};
 pub use messages::{
     receive_from, receive_message, receive_messages, send_message, send_messages, send_to,
 };
