@@ -53,6 +53,15 @@ pub unsafe extern "C" fn vfork() -> pid_t {
     unsafe { fork() }
 }
 
+/// Makes a call that waits for a child unless its options say otherwise.
+fn for_child<R>(options: c_int, call: impl FnOnce() -> R) -> R {
+    if divert(Hooks::PROCESSES) && options & libc::WNOHANG == 0 {
+        offload(Awaits::Others, call)
+    } else {
+        call()
+    }
+}
+
 /// `waitpid(2)`
 ///
 /// # Safety
@@ -62,11 +71,7 @@ pub unsafe extern "C" fn vfork() -> pid_t {
 pub unsafe extern "C" fn waitpid(pid: pid_t, status: *mut c_int, options: c_int) -> pid_t {
     // SAFETY: the caller keeps what it passes valid until we return.
     let call = move || unsafe { real::waitpid.get()(pid, status, options) };
-    if divert(Hooks::PROCESSES) && options & libc::WNOHANG == 0 {
-        offload(Awaits::Others, call)
-    } else {
-        call()
-    }
+    for_child(options, call)
 }
 
 /// `wait4(2)`
@@ -83,11 +88,7 @@ pub unsafe extern "C" fn wait4(
 ) -> pid_t {
     // SAFETY: the caller keeps what it passes valid until we return.
     let call = move || unsafe { real::wait4.get()(pid, status, options, usage) };
-    if divert(Hooks::PROCESSES) && options & libc::WNOHANG == 0 {
-        offload(Awaits::Others, call)
-    } else {
-        call()
-    }
+    for_child(options, call)
 }
 
 /// `waitid(2)`
@@ -104,11 +105,7 @@ pub unsafe extern "C" fn waitid(
 ) -> c_int {
     // SAFETY: the caller keeps what it passes valid until we return.
     let call = move || unsafe { real::waitid.get()(kind, id, info, options) };
-    if divert(Hooks::PROCESSES) && options & libc::WNOHANG == 0 {
-        offload(Awaits::Others, call)
-    } else {
-        call()
-    }
+    for_child(options, call)
 }
 
 /// `wait(2)`

@@ -12,11 +12,34 @@ use crate::util::sync::atomic::{AtomicUsize, fence};
 
 cfg_select! {
     loom => {
-        /// The checker's atomics cannot be made in a static; the first use does.
-        type Number = std::sync::OnceLock<AtomicUsize>;
+        /// A number in a static. The checker's atomics cannot be made there; the
+        /// first use does.
+        pub(super) struct Number(std::sync::OnceLock<AtomicUsize>);
+
+        impl Number {
+            pub(super) const fn new() -> Self {
+                Self(std::sync::OnceLock::new())
+            }
+
+            pub(super) fn get(&self) -> &AtomicUsize {
+                self.0.get_or_init(|| AtomicUsize::new(0))
+            }
+        }
     }
     _ => {
-        type Number = AtomicUsize;
+        /// A number in a static.
+        pub(super) struct Number(AtomicUsize);
+
+        impl Number {
+            pub(super) const fn new() -> Self {
+                Self(AtomicUsize::new(0))
+            }
+
+            #[inline(always)]
+            pub(super) fn get(&self) -> &AtomicUsize {
+                &self.0
+            }
+        }
     }
 }
 
@@ -24,31 +47,13 @@ cfg_select! {
 pub(super) struct WaiterCount(Number);
 
 impl WaiterCount {
-    cfg_select! {
-        loom => {
-            pub(super) const fn new() -> Self {
-                Self(Number::new())
-            }
-
-            fn number(&self) -> &AtomicUsize {
-                self.0.get_or_init(|| AtomicUsize::new(0))
-            }
-        }
-        _ => {
-            pub(super) const fn new() -> Self {
-                Self(Number::new(0))
-            }
-
-            #[inline(always)]
-            fn number(&self) -> &AtomicUsize {
-                &self.0
-            }
-        }
+    pub(super) const fn new() -> Self {
+        Self(Number::new())
     }
 
     /// Steps 1 and 2: one more; the caller looks at the word after this.
     pub(super) fn enter(&self) {
-        self.number().fetch_add(1, SeqCst);
+        self.0.get().fetch_add(1, SeqCst);
         // Pairs with the fence in `after_change`: either the waker sees this
         // waiter, or the waiter sees the changed word.
         fence(SeqCst);
@@ -56,18 +61,18 @@ impl WaiterCount {
 
     /// One fewer.
     pub(super) fn leave(&self) {
-        self.number().fetch_sub(1, SeqCst);
+        self.0.get().fetch_sub(1, SeqCst);
     }
 
     /// None any more; see `Table::abandon`.
     pub(super) fn clear(&self) {
-        self.number().store(0, Relaxed);
+        self.0.get().store(0, Relaxed);
     }
 
     /// How many may wait, in no order with anything else.
     #[inline(always)]
     pub(super) fn now(&self) -> usize {
-        self.number().load(Relaxed)
+        self.0.get().load(Relaxed)
     }
 
     /// Step 5, after the word was changed: how many may wait.
@@ -76,7 +81,7 @@ impl WaiterCount {
         // Pairs with the fence in `enter`. A load alone may overtake the
         // caller's store, also on x86.
         fence(SeqCst);
-        self.number().load(Relaxed)
+        self.0.get().load(Relaxed)
     }
 
     cfg_select! {
@@ -88,7 +93,7 @@ impl WaiterCount {
             #[inline(always)]
             pub(super) fn after_atomic_change(&self) -> usize {
                 compiler_fence(SeqCst);
-                self.number().load(Relaxed)
+                self.0.get().load(Relaxed)
             }
         }
         _ => {
@@ -150,7 +155,7 @@ mod loom_tests {
                 tokens: (0..2).map(|_| Notify::new()).collect(),
             });
             // Made before there are threads that use it.
-            let _ = model.count.number();
+            let _ = model.count.0.get();
             let waiters: Vec<_> = (0..2)
                 .map(|waiter| {
                     let model = model.clone();

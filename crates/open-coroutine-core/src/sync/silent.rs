@@ -25,60 +25,34 @@
 //! before it takes the mark back; and its next unlock, seen or announced, finds
 //! the count.
 
+use super::count::Number;
 use crate::util::sync::atomic::Ordering::{Relaxed, SeqCst};
-use crate::util::sync::atomic::{AtomicUsize, fence};
-
-cfg_select! {
-    loom => {
-        /// The checker's atomics cannot be made in a static; the first use does.
-        type Number = std::sync::OnceLock<AtomicUsize>;
-    }
-    _ => {
-        type Number = AtomicUsize;
-    }
-}
+use crate::util::sync::atomic::fence;
 
 /// How many threads may unlock silently.
 pub(super) struct SilentUnlockers(Number);
 
 impl SilentUnlockers {
-    cfg_select! {
-        loom => {
-            pub(super) const fn new() -> Self {
-                Self(Number::new())
-            }
-
-            fn number(&self) -> &AtomicUsize {
-                self.0.get_or_init(|| AtomicUsize::new(0))
-            }
-        }
-        _ => {
-            pub(super) const fn new() -> Self {
-                Self(Number::new(0))
-            }
-
-            fn number(&self) -> &AtomicUsize {
-                &self.0
-            }
-        }
+    pub(super) const fn new() -> Self {
+        Self(Number::new())
     }
 
     /// Step 1, its first half.
     pub(super) fn begin(&self) {
-        self.number().fetch_add(1, SeqCst);
+        self.0.get().fetch_add(1, SeqCst);
         fence(SeqCst);
     }
 
     /// Step 3, after the unlock.
     pub(super) fn end(&self) {
         // SeqCst: behind the lock that ends the silent wait, see the header.
-        self.number().fetch_sub(1, SeqCst);
+        self.0.get().fetch_sub(1, SeqCst);
     }
 
     /// Step 5.
     pub(super) fn are_there(&self) -> bool {
         // Relaxed: the fence of step 4 comes before.
-        self.number().load(Relaxed) != 0
+        self.0.get().load(Relaxed) != 0
     }
 }
 
@@ -222,7 +196,7 @@ mod loom_tests {
         // Made before there are threads that use them.
         model.count.enter();
         model.count.leave();
-        let _ = model.silent.number();
+        let _ = model.silent.0.get();
         model
     }
 
