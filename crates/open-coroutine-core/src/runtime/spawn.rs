@@ -77,9 +77,8 @@ impl Builder {
         self.meta.id = task::next_id();
         self.meta.signal_mask = sched::inherited_signal_mask(&shared);
         let (run, join) = task::new(self.meta, body);
-        let handle = JoinHandle::new(join);
         if shared.spawn(run) {
-            Ok(handle)
+            Ok(JoinHandle::new(join, shared))
         } else {
             Err(io::Error::other("the runtime is shutting down"))
         }

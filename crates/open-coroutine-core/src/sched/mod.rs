@@ -7,6 +7,7 @@
 //! * `limit`: how many coroutines may be alive.
 //! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
 //!   state of its wait.
+//! * `cancel`: asking its task to end.
 //! * `signals`: its signal mask, and the signals that wait for it;
 //!   `process_signals`: which threads take those to the process.
 //! * `handled`: what signal handlers wake.
@@ -26,6 +27,7 @@
 //! 4. The worker's state is never borrowed across a switch.
 
 mod cache;
+mod cancel;
 mod handled;
 mod hooks;
 mod idle;
@@ -42,10 +44,13 @@ mod wait;
 mod watch;
 mod worker;
 
+pub use cancel::{
+    Cancel, PointWait, cancellation_point, is_cancelled, is_peer, without_cancellation,
+};
 pub use hooks::Hooks;
-pub use scheduled::{Waiter, Woken};
 pub use shared::{Settings, Shared};
 pub(crate) use signals::{Carried, carry_signals, inherited_signal_mask};
 pub use signals::{change_signal_mask, sent_signal_to_self};
 pub use suspend::*;
+pub use wait::{Waiter, Woken};
 pub(crate) use worker::{Queue, start};

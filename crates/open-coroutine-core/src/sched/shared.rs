@@ -73,6 +73,8 @@ pub(super) enum Message {
     Ready(NonNull<Scheduled>),
     /// A file descriptor that is closed under its waiters.
     Closed { fd: RawFd, epoch: u64 },
+    /// A task that was asked to end, and may wait on this worker.
+    Cancel(Arc<dyn Run>),
 }
 
 // SAFETY: as for `Runnable`.
@@ -129,7 +131,7 @@ pub struct Shared {
     drained: AtomicU32,
     pub(super) limit: Limit,
     /// Every coroutine object there is, to name what is left at shutdown.
-    all: Lock<Vec<NonNull<Scheduled>>>,
+    pub(super) all: Lock<Vec<NonNull<Scheduled>>>,
     closing: AtomicBool,
     stopping: AtomicBool,
     pool: Pool,
@@ -344,15 +346,17 @@ impl Shared {
         }
     }
 
-    /// Tells whoever joins `task` that it has ended.
-    pub(super) fn announce_end(&self, task: &dyn Run) {
+    /// Counts `task` as ended, and tells whoever joins it; once per task.
+    pub(super) fn tell_end(&self, task: &dyn Run) {
+        // First, so that whoever has joined it knows whether he is alone.
+        self.task_ended();
         if let Some((word, waiters)) = task.finish() {
             (self.settings.wake_joiners)(word, waiters);
         }
     }
 
     /// One task fewer, if it was the last one that a shutdown waits for.
-    pub(super) fn task_ended(&self) {
+    fn task_ended(&self) {
         // SeqCst: pairs with `wait_drained`, which sets `closing` first.
         if self.tasks.fetch_sub(1, SeqCst) == 1 && self.closing.load(SeqCst) {
             self.drained.fetch_add(1, SeqCst);
@@ -448,10 +452,10 @@ impl Shared {
         let ordered = iter::from_fn(|| self.ordered.pop());
         let waiting = iter::from_fn(|| self.limit.give_up().map(Runnable::Task));
         for runnable in local.chain(injected).chain(ordered).chain(waiting) {
-            if let Runnable::Task(task) = runnable {
-                task.fail(Failure::Cancelled);
-                self.announce_end(&*task);
-                self.task_ended();
+            if let Runnable::Task(task) = runnable
+                && task.fail(Failure::Cancelled)
+            {
+                self.tell_end(&*task);
             }
         }
     }

@@ -256,7 +256,9 @@ impl Worker {
         match runnable {
             Runnable::Coroutine(coroutine) => self.resume(coroutine),
             Runnable::Task(task) => {
-                if let Some(task) = self.shared.limit.admit(task) {
+                if !task.is_claimed()
+                    && let Some(task) = self.shared.limit.admit(task)
+                {
                     self.begin(task);
                 }
             }
@@ -271,8 +273,9 @@ impl Worker {
         }
     }
 
-    /// Gives `task` a coroutine; returns it failed if there is none for it.
-    fn assign(&self, task: Arc<dyn Run>) -> Result<NonNull<Scheduled>, Arc<dyn Run>> {
+    /// Gives `task` a coroutine. If there is none for it, it fails, and is returned
+    /// if nobody else tells of its end.
+    fn assign(&self, task: Arc<dyn Run>) -> Result<NonNull<Scheduled>, Option<Arc<dyn Run>>> {
         let size = self.shared.stack_size(&*task);
         let cached = (size == self.shared.settings().stack_size)
             .then(|| self.cache.borrow_mut().pop())
@@ -284,8 +287,8 @@ impl Worker {
                 Ok(coroutine)
             }
             Err(error) => {
-                task.fail(Failure::NotStarted(error));
-                Err(task)
+                let is_ours = task.fail(Failure::NotStarted(error));
+                Err(is_ours.then_some(task))
             }
         }
     }
@@ -306,8 +309,9 @@ impl Worker {
                 self.share();
             }
             Suspend::Park { deadline } => self.park(coroutine, deadline),
+            Suspend::Sleep(deadline) => self.sleep_until(coroutine, deadline),
             Suspend::Io(wait) => self.submit(wait),
-            Suspend::Done => self.recycle(coroutine),
+            Suspend::Done { ran } => self.recycle(coroutine, ran),
         }
     }
 
@@ -327,7 +331,7 @@ impl Worker {
         }
     }
 
-    fn park(&self, coroutine: NonNull<Scheduled>, deadline: Option<Instant>) {
+    pub(super) fn park(&self, coroutine: NonNull<Scheduled>, deadline: Option<Instant>) {
         // SAFETY: alive: until `commit` below succeeds nobody resumes it.
         let target = unsafe { coroutine.as_ref() };
         let timers = &self.seat().timers;
@@ -355,8 +359,13 @@ impl Worker {
                 .insert(at, TimerEvent::Cancel(request));
             wait_ref.timer.set(Some(key));
         }
+        // SAFETY: it has just been switched from.
+        let target = unsafe { wait_ref.coroutine.as_ref() };
         // SAFETY: as above: it stays in place until it completes.
         unsafe { self.driver.borrow_mut().submit(request) };
+        if target.cancellation().begin_wait(wait) {
+            self.end_io(wait);
+        }
     }
 
     /// A completion of the driver: its coroutine may go on.
@@ -367,10 +376,14 @@ impl Worker {
         if let Some(key) = wait.timer.take() {
             self.seat().timers.lock().remove(key);
         }
+        // SAFETY: it waits until it is queued.
+        unsafe { wait.coroutine.as_ref() }.cancellation().end_wait();
         self.requeue(wait.coroutine);
     }
 
-    fn recycle(&self, coroutine: NonNull<Scheduled>) {
+    /// After a task: keeps or frees the coroutine. Tells of the task's end if it
+    /// `ran`, and was not claimed by somebody else.
+    fn recycle(&self, coroutine: NonNull<Scheduled>, ran: bool) {
         // SAFETY: it has ended its task and is in no queue.
         let target = unsafe { coroutine.as_ref() };
         let task = target.take_task().expect("set until the task has ended");
@@ -380,16 +393,16 @@ impl Worker {
             drop(self.free(coroutine));
             self.has_warm_stacks.set(true);
         }
-        self.end(task);
+        self.end(ran.then_some(task));
     }
 
     /// Tells whoever joins `task` that it has ended, and passes its place on.
-    fn end(&self, task: Arc<dyn Run>) {
+    fn end(&self, task: Option<Arc<dyn Run>>) {
         let mut ended = task;
         loop {
-            // First, so that whoever has joined it knows whether he is alone.
-            self.shared.task_ended();
-            self.shared.announce_end(&*ended);
+            if let Some(task) = ended {
+                self.shared.tell_end(&*task);
+            }
             let next = self.shared.limit.release();
             match next.map(|task| self.assign(task)) {
                 None => return,
@@ -439,6 +452,7 @@ impl Worker {
             match message {
                 Message::Ready(coroutine) => self.pinned.borrow_mut().push_back(coroutine),
                 Message::Closed { fd, epoch } => self.close_notice(fd, epoch),
+                Message::Cancel(task) => self.cancel(&task),
             }
         }
     }
@@ -457,6 +471,8 @@ impl Worker {
                     // SAFETY: the wait cannot return before it has had this
                     // lock (invariant 3 of `sched`).
                     if unsafe { &*Scheduled::wait_state(coroutine) }.notify() {
+                        // SAFETY: suspended, and this worker alone has woken it.
+                        unsafe { coroutine.as_ref() }.cancellation().end_wait();
                         woken.push(coroutine);
                     }
                 }
