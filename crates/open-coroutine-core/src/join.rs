@@ -48,6 +48,10 @@ impl<R> JoinHandle<R> {
         Self { task, shared }
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Waits until the task has ended and its thread-locals are destroyed, and
     /// returns its result. A coroutine is suspended while it waits, a thread
     /// sleeps.

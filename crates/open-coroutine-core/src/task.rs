@@ -59,6 +59,11 @@ pub fn unwind() -> ! {
     resume_unwind(Box::new(Unwinding))
 }
 
+/// Whether `payload` is what [`unwind`] unwinds with.
+pub fn is_unwinding(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<Unwinding>()
+}
+
 /// The runtime's view of a task.
 pub trait Run: Send + Sync {
     /// Name, id, priority.
@@ -194,7 +199,7 @@ where
 
     /// Why the closure unwound.
     fn failure(&self, payload: Box<dyn Any + Send>) -> Failure {
-        if payload.is::<Unwinding>() && self.state.is_cancelled() {
+        if is_unwinding(&*payload) && self.state.is_cancelled() {
             Failure::Cancelled
         } else {
             Failure::Panicked(payload)

@@ -322,12 +322,16 @@ pub fn is_cancelled() -> bool {
 /// while it unwinds already, or in a section that must not suspend or be cancelled.
 #[inline]
 pub fn cancellation_point() {
-    if let Some(coroutine) = current()
-        && coroutine.cancellation().is_requested()
-        && may_unwind(coroutine)
-    {
+    if must_unwind() {
         task::unwind();
     }
+}
+
+/// Whether [`cancellation_point`] would unwind.
+#[inline]
+pub fn must_unwind() -> bool {
+    current()
+        .is_some_and(|coroutine| coroutine.cancellation().is_requested() && may_unwind(coroutine))
 }
 
 #[cold]

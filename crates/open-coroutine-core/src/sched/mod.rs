@@ -45,7 +45,7 @@ mod watch;
 mod worker;
 
 pub use cancel::{
-    Cancel, PointWait, cancellation_point, is_cancelled, is_peer, without_cancellation,
+    Cancel, PointWait, cancellation_point, is_cancelled, is_peer, must_unwind, without_cancellation,
 };
 pub use hooks::Hooks;
 pub use shared::{Settings, Shared};
