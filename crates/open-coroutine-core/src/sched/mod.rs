@@ -10,6 +10,7 @@
 //! * `limit`: how many coroutines may be alive.
 //! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
 //!   state of its wait.
+//! * `cancel`: asking its task to end.
 //! * `signals`: its signal mask, and the signals that wait for it;
 //!   `process_signals`: which threads take those to the process.
 //! * `handled`: what signal handlers wake.
@@ -28,6 +29,7 @@
 //! 4. The worker's state is never borrowed across a switch.
 
 mod cache;
+mod cancel;
 mod carrier;
 mod handled;
 mod holding;
@@ -49,13 +51,16 @@ mod takeover;
 mod wait;
 mod worker;
 
+pub use cancel::{
+    Cancel, PointWait, cancellation_point, is_cancelled, is_peer, must_unwind, without_cancellation,
+};
 pub use hooks::Hooks;
 pub(crate) use monitor::monitor;
 pub(crate) use preempt::install as install_preemption;
 pub use preempt::{action_before_preemption, chain, preempts_by};
-pub use scheduled::{Waiter, Woken};
 pub use shared::{Settings, Shared};
 pub(crate) use signals::{Carried, carry_signals, inherited_signal_mask};
 pub use signals::{change_signal_mask, sent_signal_to_self};
 pub use suspend::*;
+pub use wait::{Waiter, Woken};
 pub(crate) use worker::{Queue, start};
