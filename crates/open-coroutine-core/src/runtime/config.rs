@@ -12,7 +12,7 @@ use super::{InitError, probe_driver, wake_joiners};
 use crate::driver;
 use crate::sched::{Hooks, Settings};
 use crate::stack::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE};
-use crate::tls;
+use crate::tls::{self, Refusal};
 
 /// How the runtime talks to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +153,13 @@ impl Config {
         let (driver, no_uring) = self.choose_driver()?;
         let (isolation, mode) = match tls::isolation() {
             Ok(isolation) => (Some(isolation), Mode::Full),
+            // In the other mode nothing would be as the program expects it, and
+            // there are no threads for the workers either. pthread_create(3) knows
+            // one error only.
+            Err(Refusal::NoThread) => {
+                let error = std::io::Error::from_raw_os_error(libc::EAGAIN);
+                return Err(InitError::Worker(error));
+            }
             Err(refusal) => (None, Mode::Restricted(refusal.clone())),
         };
         let may_divert = isolation.is_some() || self.shared_tls_hook;
