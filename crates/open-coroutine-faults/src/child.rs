@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use open_coroutine::Driver;
 
@@ -53,7 +55,7 @@ pub fn run_child() -> ! {
     // Every other fault happens where one worker does everything.
     let workers = 1 + fault.map_or(0, |fault| fault.occurrence as usize) % 2;
     let outcome = workload::run(driver, workers);
-    let after = descriptors();
+    let leaked = leaked_since(&before);
     for (call, count) in CALLS.iter().zip(supervisor::counts()) {
         println!("{MARK} count {count} {}", call.name);
     }
@@ -71,7 +73,6 @@ pub fn run_child() -> ! {
     if PANICS.load(SeqCst) > 0 {
         fail("something has panicked".into());
     }
-    let leaked: Vec<_> = after.difference(&before).collect();
     if !leaked.is_empty() {
         fail(format!("open still: {leaked:?}"));
     }
@@ -96,6 +97,19 @@ fn parse(text: &str) -> Option<(Driver, Option<Fault>)> {
         occurrence: words.next()?.parse().ok()?,
     };
     Some((driver, Some(fault)))
+}
+
+/// What is open that was not `before`. A thread that has just woken a coroutine may
+/// be the last one to leave the runtime, a moment after it has stopped.
+fn leaked_since(before: &BTreeSet<(String, PathBuf)>) -> Vec<(String, PathBuf)> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let leaked: Vec<_> = descriptors().difference(before).cloned().collect();
+        if leaked.is_empty() || Instant::now() > deadline {
+            return leaked;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// What is open, and what that is.
