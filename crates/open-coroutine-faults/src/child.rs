@@ -21,6 +21,8 @@ use crate::workload;
 pub(crate) const VARIABLE: &str = "OPEN_COROUTINE_FAULTS_CHILD";
 /// Begins the lines that a child has for its parent.
 pub(crate) const MARK: &str = "fault:";
+/// In the place of a driver: whichever there is.
+pub(crate) const ANY: &str = "any";
 /// How a child ends that cannot do its job here.
 pub(crate) const UNAVAILABLE: i32 = 77;
 
@@ -81,11 +83,12 @@ pub fn run_child() -> ! {
 }
 
 /// `driver` or `driver/call/error/occurrence`.
-fn parse(text: &str) -> Option<(Driver, Option<Fault>)> {
+fn parse(text: &str) -> Option<(Option<Driver>, Option<Fault>)> {
     let mut words = text.split('/');
     let driver = match words.next()? {
-        "io_uring" => Driver::IoUring,
-        "epoll" => Driver::Epoll,
+        "io_uring" => Some(Driver::IoUring),
+        "epoll" => Some(Driver::Epoll),
+        ANY => None,
         _ => return None,
     };
     let Some(name) = words.next() else {

@@ -28,4 +28,4 @@ mod supervisor;
 mod workload;
 
 pub use child::{is_child, run_child};
-pub use suite::try_faults;
+pub use suite::{try_faults, try_rings};

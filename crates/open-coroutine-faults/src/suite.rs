@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use open_coroutine::Driver;
 
 use crate::calls::{CALLS, name_of};
-use crate::child::{MARK, UNAVAILABLE, VARIABLE};
+use crate::child::{ANY, MARK, UNAVAILABLE, VARIABLE};
 use crate::workload;
 
 /// `all`, or a single fault.
@@ -32,7 +32,7 @@ const MOST: u32 = 60;
 ///
 /// If a child saw something that it must not see.
 pub fn try_faults(test: &str, driver: Driver) {
-    let runner = Runner { test, driver };
+    let runner = Runner { test };
     let choice = env::var(CHOICE).unwrap_or_default();
     if choice.contains('/') {
         if choice.starts_with(&driver.to_string()) {
@@ -55,20 +55,33 @@ pub fn try_faults(test: &str, driver: Driver) {
         assert_eq!(None, plain.failure(), "only what leads to {name} fails");
         counts.extend(plain.counts().remove_entry(name));
     }
-    let faults = faults(driver, &counts, choice == "all");
-    let reports = Mutex::new(BTreeMap::new());
-    let next = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| {
-                while let Some(fault) = faults.get(next.fetch_add(1, Relaxed)) {
-                    let report = runner.run(fault);
-                    reports.lock().unwrap().insert(fault, report);
-                }
-            });
-        }
-    });
-    summarize(&reports.into_inner().unwrap());
+    summarize(&runner.run_all(&faults(driver, &counts, choice == "all")));
+}
+
+/// Has each step fail in which rings are made, where no driver was asked for, by
+/// children that run the test `test`.
+///
+/// # Panics
+///
+/// If a child saw anything of that.
+pub fn try_rings(test: &str) {
+    let runner = Runner { test };
+    let plain = runner.run(ANY);
+    if plain.status == Some(UNAVAILABLE) {
+        eprintln!("skipped: {}", plain.text);
+        return;
+    }
+    assert_eq!(None, plain.failure(), "without a fault");
+    let mut faults = Vec::new();
+    for name in ["io_uring_setup", "mmap of a ring"] {
+        let count = plain.counts().get(name).copied().unwrap_or(0);
+        faults.extend((1..=count).map(|occurrence| format!("{ANY}/{name}/ENOMEM/{occurrence}")));
+    }
+    let reports = runner.run_all(&faults);
+    summarize(&reports);
+    for (fault, report) in reports {
+        assert!(report.lines("seen").next().is_none(), "{fault}: {report:?}");
+    }
 }
 
 /// What is tried: each call with each error, at the first occurrence, the last one
@@ -99,7 +112,6 @@ fn faults(driver: Driver, counts: &BTreeMap<String, u32>, all: bool) -> Vec<Stri
 
 struct Runner<'a> {
     test: &'a str,
-    driver: Driver,
 }
 
 /// What a child has said.
@@ -112,8 +124,24 @@ struct Report {
 }
 
 impl Runner<'_> {
+    /// Each fault in a child of its own, some at a time.
+    fn run_all<'a>(&self, faults: &'a [String]) -> BTreeMap<&'a str, Report> {
+        let reports = Mutex::new(BTreeMap::new());
+        let next = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
+                scope.spawn(|| {
+                    while let Some(fault) = faults.get(next.fetch_add(1, Relaxed)) {
+                        let report = self.run(fault);
+                        reports.lock().unwrap().insert(&**fault, report);
+                    }
+                });
+            }
+        });
+        reports.into_inner().unwrap()
+    }
+
     fn run(&self, job: &str) -> Report {
-        assert!(job.starts_with(&self.driver.to_string()));
         let mut command = Command::new(env::current_exe().expect("it is running"));
         // SAFETY: async-signal-safe; the set is alive for the call.
         unsafe {
@@ -206,7 +234,7 @@ impl Report {
 }
 
 /// Prints what was seen of each error of each call, and panics for what must not be.
-fn summarize(reports: &BTreeMap<&String, Report>) {
+fn summarize(reports: &BTreeMap<&str, Report>) {
     let mut outcomes: BTreeMap<&str, BTreeMap<String, u32>> = BTreeMap::new();
     let mut failures = Vec::new();
     for (fault, report) in reports {

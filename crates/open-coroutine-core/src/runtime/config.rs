@@ -27,6 +27,9 @@ pub enum Driver {
 /// More workers than any machine has processors.
 const MAX_WORKERS: usize = 4096;
 
+/// The variable that goes before [`Config::driver`].
+const DRIVER: &str = "OPEN_COROUTINE_DRIVER";
+
 /// How the runtime is to run. Every setting has a default.
 ///
 /// The environment goes before the configuration: `OPEN_COROUTINE_DRIVER`
@@ -199,8 +202,13 @@ impl Config {
         Ok(())
     }
 
+    /// Whether the program or its user wants a certain driver.
+    pub(super) fn asks_for_a_driver(&self) -> bool {
+        self.driver.is_some() || env::var_os(DRIVER).is_some()
+    }
+
     fn choose_driver(&self) -> Result<(driver::Kind, Option<std::io::Error>), InitError> {
-        let forced = match env::var("OPEN_COROUTINE_DRIVER") {
+        let forced = match env::var(DRIVER) {
             Ok(name) => Some(parse_driver(name).map_err(InitError::InvalidConfig)?),
             Err(_) => self.driver,
         };

@@ -38,13 +38,16 @@ pub(crate) fn seen() -> Vec<String> {
 /// # Errors
 ///
 /// What went wrong.
-pub(crate) fn run(driver: Driver, workers: usize) -> Outcome {
+pub(crate) fn run(driver: Option<Driver>, workers: usize) -> Outcome {
     for _ in 0..2 {
         let config = || {
-            Config::default()
-                .driver(driver)
+            let config = Config::default()
                 .event_loop_size(workers)
-                .keep_alive_time(Duration::from_millis(1))
+                .keep_alive_time(Duration::from_millis(1));
+            match driver {
+                Some(driver) => config.driver(driver),
+                None => config,
+            }
         };
         tried("init", || init(config()))?;
         let outcome = spawn("main task", steps)?.join();
