@@ -166,6 +166,31 @@ pub fn without_diversion<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
+/// [`without_diversion`], for calls that may block: they are not interrupted either,
+/// unless an io_uring is needed that belongs to the thread.
+pub fn while_blocking<R>(body: impl FnOnce() -> R) -> R {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            set_quiet(false);
+        }
+    }
+    without_diversion(|| {
+        set_quiet(true);
+        let _leave = Leave;
+        body()
+    })
+}
+
+fn set_quiet(is_quiet: bool) {
+    let _section = preempt::section();
+    if let Some(coroutine) = current() {
+        // SAFETY: in a section it stays on its thread, whose carrier lives as long as
+        // that runs coroutines.
+        unsafe { &*coroutine.carrier() }.set_quiet(is_quiet);
+    }
+}
+
 /// From here on every hooked function passes through: for the child of a fork,
 /// whose only thread is the caller's.
 pub fn stop_diverting() {
