@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::capabilities::{Capabilities, Mode};
 use super::{InitError, probe_driver, wake_joiners};
 use crate::driver;
-use crate::sched::{Hooks, Settings};
+use crate::sched::{self, Hooks, Settings};
 use crate::stack::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE};
 use crate::tls;
 
@@ -169,6 +169,7 @@ impl Config {
                 driver,
                 isolation,
                 hooks,
+                migrates: sched::migration_is_forced(),
                 wake_joiners,
             },
         })

@@ -14,6 +14,7 @@
 //! * `ordered`: the queue of what has a priority.
 //! * `sleep`: which worker sleeps and who wakes it; `watch`: who looks after
 //!   run-next slots. `README.md` has the steps of both.
+//! * `migrate`: moves every coroutine all the time, for tests.
 //! * `suspend`: what the layers above call on a coroutine.
 //!
 //! # Invariants
@@ -31,6 +32,7 @@ mod hooks;
 mod idle;
 mod limit;
 mod local;
+mod migrate;
 mod ordered;
 mod process_signals;
 mod scheduled;
@@ -43,6 +45,7 @@ mod watch;
 mod worker;
 
 pub use hooks::Hooks;
+pub(crate) use migrate::migration_is_forced;
 pub use scheduled::{Waiter, Woken};
 pub use shared::{Settings, Shared};
 pub(crate) use signals::{Carried, carry_signals, inherited_signal_mask};

@@ -51,6 +51,8 @@ pub struct Settings {
     pub isolation: Option<&'static Isolation>,
     /// The hooked functions that suspend the coroutine that calls them.
     pub hooks: Hooks,
+    /// For tests: isolated coroutines change their worker at each switch.
+    pub migrates: bool,
     /// Wakes whoever waits for the word of a task that has ended. The futex
     /// table belongs to a layer above this one.
     pub wake_joiners: fn(&AtomicU32, Waiters),
@@ -257,6 +259,9 @@ impl Shared {
         let target = unsafe { coroutine.as_ref() };
         let priority = target.priority();
         let is_isolated = target.is_isolated();
+        if is_isolated && target.shared().settings.migrates {
+            return target.shared().clone().migrate(coroutine);
+        }
         match target.shared().own_worker() {
             Some(worker) if is_isolated && priority == 0 => worker.push_next(coroutine),
             Some(worker) if is_isolated => worker

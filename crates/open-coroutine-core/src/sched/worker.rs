@@ -316,7 +316,9 @@ impl Worker {
         // SAFETY: alive, since it is in no queue yet.
         let target = unsafe { coroutine.as_ref() };
         let priority = target.priority();
-        if !target.is_isolated() {
+        if self.shared.settings().migrates && target.is_isolated() {
+            self.shared.migrate(coroutine);
+        } else if !target.is_isolated() {
             self.pinned.borrow_mut().push_back(coroutine);
         } else if priority == 0 {
             self.queue.push(Runnable::Coroutine(coroutine));

@@ -1,0 +1,97 @@
+//! What the command line asks for.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use open_coroutine::{Config, Driver};
+
+/// How to use the program.
+pub(crate) const USAGE: &str = "\
+usage: open-coroutine-torture [options]
+  --seconds N        how long the bodies begin new rounds (default 10)
+  --workers N        threads that run coroutines (default 2)
+  --coroutines N     coroutines, each with a body, in turn (default 32)
+  --hogs N           coroutines more that only compute (default 2)
+  --driver NAME      io_uring or epoll (default: what the kernel allows)
+  --migrate          change the worker at every switch
+  --only A,B         only these bodies
+  --patience N       seconds without progress that are a failure (default 10)";
+
+/// One run.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) time: Duration,
+    pub(crate) workers: usize,
+    pub(crate) coroutines: usize,
+    pub(crate) hogs: usize,
+    pub(crate) driver: Option<Driver>,
+    pub(crate) migrate: bool,
+    pub(crate) only: Vec<String>,
+    pub(crate) patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(10),
+            workers: 2,
+            coroutines: 32,
+            hogs: 2,
+            driver: None,
+            migrate: false,
+            only: Vec::new(),
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Options {
+    /// Reads the arguments of a command.
+    pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let key = argument.to_string_lossy();
+            let mut value = || {
+                let value = arguments.next().ok_or(format!("{key} needs a value"))?;
+                Ok::<_, String>(value.to_string_lossy().into_owned())
+            };
+            match &*key {
+                "--seconds" => options.time = Duration::from_secs(number(&key, &value()?)?),
+                "--workers" => options.workers = number(&key, &value()?)?,
+                "--coroutines" => options.coroutines = number(&key, &value()?)?,
+                "--hogs" => options.hogs = number(&key, &value()?)?,
+                "--driver" => options.driver = Some(driver(&value()?)?),
+                "--migrate" => options.migrate = true,
+                "--only" => options.only = value()?.split(',').map(String::from).collect(),
+                "--patience" => options.patience = Duration::from_secs(number(&key, &value()?)?),
+                _ => return Err(format!("unknown option {key}")),
+            }
+        }
+        Ok(options)
+    }
+
+    /// The configuration of the runtime.
+    pub(crate) fn config(&self) -> Config {
+        let config = Config::default()
+            .event_loop_size(self.workers)
+            .shutdown_timeout(self.patience);
+        match self.driver {
+            Some(driver) => config.driver(driver),
+            None => config,
+        }
+    }
+}
+
+fn number<T: std::str::FromStr>(key: &str, text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|_| format!("{key}: {text:?} is not a number"))
+}
+
+fn driver(name: &str) -> Result<Driver, String> {
+    match name {
+        "io_uring" => Ok(Driver::IoUring),
+        "epoll" => Ok(Driver::Epoll),
+        _ => Err(format!("--driver: {name:?} is neither io_uring nor epoll")),
+    }
+}

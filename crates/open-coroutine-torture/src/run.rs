@@ -1,0 +1,146 @@
+//! One run: the coroutines, what ends them, and what is checked at the end.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use open_coroutine::{Builder, JoinHandle, capabilities, init, shutdown, yield_now};
+use open_coroutine_core::sys;
+
+use crate::bodies::{self, Body, HOG, Round, World, printing};
+use crate::lines;
+use crate::options::Options;
+use crate::progress::{self, Entry};
+
+/// Room for backtraces without optimization.
+const STACK_SIZE: usize = 512 * 1024;
+
+struct Run {
+    world: Arc<World>,
+    entries: Vec<Entry>,
+    is_over: AtomicBool,
+    failures: Mutex<Vec<String>>,
+}
+
+/// Runs what `options` say and prints a summary.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    panic::set_hook(Box::new(bodies::panics::hook));
+    let chosen = choose(options);
+    if chosen.is_empty() {
+        eprintln!("no such body; there are {}", bodies::names().join(", "));
+        return ExitCode::from(2);
+    }
+    let run = Arc::new(Run {
+        world: Arc::new(World::default()),
+        entries: chosen.iter().map(|body| Entry::new(body.name)).collect(),
+        is_over: AtomicBool::new(false),
+        failures: Mutex::default(),
+    });
+    init(options.config()).expect("the runtime starts");
+    let start = Instant::now();
+    let handles: Vec<_> = (0..)
+        .zip(chosen)
+        .map(|(index, body)| start_one(&run, index, body))
+        .collect();
+    let watched = run.clone();
+    let patience = options.patience;
+    let watchdog = thread::spawn(move || progress::watch(&watched.entries, patience));
+    thread::sleep(options.time);
+    run.is_over.store(true, Relaxed);
+    for handle in handles {
+        if let Err(error) = handle.join() {
+            run.fail(format!("a coroutine ended with {error}"));
+        }
+    }
+    watchdog.join().expect("it only watches");
+    let elapsed = start.elapsed();
+    let driver = capabilities().driver;
+    if let Err(error) = shutdown() {
+        run.fail(format!("shutdown: {error}"));
+    }
+    for wrong in run.world.check() {
+        run.fail(wrong);
+    }
+    let failures = run.failures.lock().expect("nobody panics with it").len();
+    for entry in &run.entries {
+        eprintln!("  {:12} {:9}", entry.name, entry.rounds.load(Relaxed));
+    }
+    let sum = |what: fn(&Entry) -> u64| run.entries.iter().map(what).sum::<u64>();
+    println!(
+        "{driver}, {} workers, {} coroutines, {} hogs, {:.1} s: {} rounds, {} migrations seen, {} lines, {failures} failures",
+        options.workers,
+        options.coroutines,
+        options.hogs,
+        elapsed.as_secs_f64(),
+        sum(|entry| entry.rounds.load(Relaxed)),
+        sum(|entry| entry.migrations.load(Relaxed)),
+        run.world.printing.lines(),
+    );
+    println!(
+        "{}",
+        lines::last(run.world.printing.lines_of(printing::STDOUT))
+    );
+    eprintln!(
+        "{}",
+        lines::last(run.world.printing.lines_of(printing::STDERR))
+    );
+    ExitCode::from(u8::from(failures != 0))
+}
+
+/// The bodies of all coroutines.
+fn choose(options: &Options) -> Vec<&'static Body> {
+    let is_wanted =
+        |body: &&Body| options.only.is_empty() || options.only.iter().any(|name| name == body.name);
+    let wanted: Vec<_> = bodies::ALL.iter().filter(is_wanted).collect();
+    let others = wanted.iter().copied().cycle().take(options.coroutines);
+    let hogs = std::iter::repeat_n(&HOG, options.hogs);
+    others.chain(hogs).collect()
+}
+
+fn start_one(run: &Arc<Run>, index: usize, body: &'static Body) -> JoinHandle<()> {
+    let run = run.clone();
+    let task = Builder::new().name(body.name).stack_size(STACK_SIZE);
+    task.spawn(move || run.perform(index, body))
+        .expect("a coroutine starts")
+}
+
+impl Run {
+    /// Rounds until the run is over.
+    fn perform(&self, index: usize, body: &'static Body) {
+        let entry = &self.entries[index];
+        let mut round = Round::new(index, self.world.clone());
+        let mut thread = sys::gettid();
+        while !self.is_over.load(Relaxed) {
+            let result = panic::catch_unwind(AssertUnwindSafe(|| (body.round)(&mut round)));
+            if let Err(payload) = result {
+                self.fail(format!(
+                    "{} {index}: {}",
+                    body.name,
+                    bodies::message(&*payload)
+                ));
+                break;
+            }
+            round.number += 1;
+            entry.rounds.fetch_add(1, Relaxed);
+            yield_now();
+            let now = sys::gettid();
+            if now != thread {
+                entry.migrations.fetch_add(1, Relaxed);
+                thread = now;
+            }
+        }
+        entry.is_done.store(true, Relaxed);
+    }
+
+    fn fail(&self, wrong: String) {
+        eprintln!("FAILED: {wrong}");
+        self.failures
+            .lock()
+            .expect("nobody panics with it")
+            .push(wrong);
+    }
+}
