@@ -11,7 +11,9 @@
 //! * `run`: starts the coroutines, ends them, adds up; `progress`: who has done
 //!   how much, and the watchdog.
 //! * `bodies`: what the coroutines do.
+//! * `allocator`: which one the features choose.
 
+mod allocator;
 mod bodies;
 mod lines;
 mod options;
