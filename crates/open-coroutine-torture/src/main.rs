@@ -10,6 +10,7 @@
 //!   how it knows whether a line is whole.
 //! * `run`: starts the coroutines, ends them, adds up; `progress`: who has done
 //!   how much, and the watchdog.
+//! * `soak`: what must not grow, and what must be gone at the end.
 //! * `bodies`: what the coroutines do.
 //! * `allocator`: which one the features choose.
 
@@ -19,6 +20,7 @@ mod lines;
 mod options;
 mod progress;
 mod run;
+mod soak;
 mod supervise;
 
 use std::env;
@@ -40,6 +42,6 @@ fn main() -> ExitCode {
     if supervise::is_inside() {
         return run::run(&options);
     }
-    let limit = options.time + options.patience * 5 + Duration::from_secs(30);
+    let limit = options.time + options.patience * 10 + Duration::from_secs(30);
     supervise::supervise(&arguments, options.migrate, limit)
 }

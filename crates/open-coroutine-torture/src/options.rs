@@ -7,7 +7,9 @@ use open_coroutine::{Config, Driver};
 
 /// How to use the program.
 pub(crate) const USAGE: &str = "\
-usage: open-coroutine-torture [options]
+usage: open-coroutine-torture [soak] [options]
+  soak               also look for what grows or is left over
+  --minutes N        as --seconds
   --seconds N        how long the bodies begin new rounds (default 10)
   --workers N        threads that run coroutines (default 2)
   --coroutines N     coroutines, each with a body, in turn (default 32)
@@ -17,9 +19,13 @@ usage: open-coroutine-torture [options]
   --only A,B         only these bodies
   --patience N       seconds without progress that are a failure (default 10)";
 
+/// How long idle coroutines are kept: not so long that a soak waits for them.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
 /// One run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
+    pub(crate) soak: bool,
     pub(crate) time: Duration,
     pub(crate) workers: usize,
     pub(crate) coroutines: usize,
@@ -33,6 +39,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            soak: false,
             time: Duration::from_secs(10),
             workers: 2,
             coroutines: 32,
@@ -57,6 +64,10 @@ impl Options {
                 Ok::<_, String>(value.to_string_lossy().into_owned())
             };
             match &*key {
+                "soak" => options.soak = true,
+                "--minutes" => {
+                    options.time = Duration::from_secs(60 * number::<u64>(&key, &value()?)?)
+                }
                 "--seconds" => options.time = Duration::from_secs(number(&key, &value()?)?),
                 "--workers" => options.workers = number(&key, &value()?)?,
                 "--coroutines" => options.coroutines = number(&key, &value()?)?,
@@ -75,6 +86,7 @@ impl Options {
     pub(crate) fn config(&self) -> Config {
         let config = Config::default()
             .event_loop_size(self.workers)
+            .keep_alive_time(KEEP_ALIVE)
             .shutdown_timeout(self.patience);
         match self.driver {
             Some(driver) => config.driver(driver),

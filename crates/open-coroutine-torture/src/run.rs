@@ -15,6 +15,7 @@ use crate::bodies::{self, Body, HOG, Round, World, printing};
 use crate::lines;
 use crate::options::Options;
 use crate::progress::{self, Entry};
+use crate::soak::{self, Sample};
 
 /// Room for backtraces without optimization.
 const STACK_SIZE: usize = 512 * 1024;
@@ -40,55 +41,33 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         is_over: AtomicBool::new(false),
         failures: Mutex::default(),
     });
+    let before = Sample::take();
     init(options.config()).expect("the runtime starts");
-    let start = Instant::now();
-    let handles: Vec<_> = (0..)
-        .zip(chosen)
-        .map(|(index, body)| start_one(&run, index, body))
-        .collect();
-    let watched = run.clone();
-    let patience = options.patience;
-    let watchdog = thread::spawn(move || progress::watch(&watched.entries, patience));
-    thread::sleep(options.time);
-    run.is_over.store(true, Relaxed);
-    for handle in handles {
-        if let Err(error) = handle.join() {
-            run.fail(format!("a coroutine ended with {error}"));
-        }
-    }
-    watchdog.join().expect("it only watches");
-    let elapsed = start.elapsed();
     let driver = capabilities().driver;
+    let idle = Sample::take();
+    let start = Instant::now();
+    let samples = run.load(options, &chosen);
+    let elapsed = start.elapsed();
+    if options.soak {
+        run.judge(&samples, &idle);
+    }
     if let Err(error) = shutdown() {
         run.fail(format!("shutdown: {error}"));
     }
-    for wrong in run.world.check() {
-        run.fail(wrong);
+    if options.soak {
+        run.expect(soak::settle(&before));
     }
-    let failures = run.failures.lock().expect("nobody panics with it").len();
-    for entry in &run.entries {
-        eprintln!("  {:12} {:9}", entry.name, entry.rounds.load(Relaxed));
-    }
-    let sum = |what: fn(&Entry) -> u64| run.entries.iter().map(what).sum::<u64>();
-    println!(
-        "{driver}, {} workers, {} coroutines, {} hogs, {:.1} s: {} rounds, {} migrations seen, {} lines, {failures} failures",
+    run.world
+        .check()
+        .into_iter()
+        .for_each(|wrong| run.fail(wrong));
+    run.summarize(&format!(
+        "{driver}, {} workers, {} coroutines, {} hogs, {:.1} s",
         options.workers,
         options.coroutines,
         options.hogs,
         elapsed.as_secs_f64(),
-        sum(|entry| entry.rounds.load(Relaxed)),
-        sum(|entry| entry.migrations.load(Relaxed)),
-        run.world.printing.lines(),
-    );
-    println!(
-        "{}",
-        lines::last(run.world.printing.lines_of(printing::STDOUT))
-    );
-    eprintln!(
-        "{}",
-        lines::last(run.world.printing.lines_of(printing::STDERR))
-    );
-    ExitCode::from(u8::from(failures != 0))
+    ))
 }
 
 /// The bodies of all coroutines.
@@ -109,6 +88,51 @@ fn start_one(run: &Arc<Run>, index: usize, body: &'static Body) -> JoinHandle<()
 }
 
 impl Run {
+    /// Starts all coroutines and a watchdog, and waits until they have ended.
+    fn load(self: &Arc<Self>, options: &Options, chosen: &[&'static Body]) -> Vec<Sample> {
+        let start = |(index, body): (usize, &&'static Body)| start_one(self, index, body);
+        let handles: Vec<_> = chosen.iter().enumerate().map(start).collect();
+        let (watched, patience) = (self.clone(), options.patience);
+        let watchdog = thread::spawn(move || progress::watch(&watched.entries, patience));
+        let samples = soak::watch(options.time);
+        self.is_over.store(true, Relaxed);
+        for handle in handles {
+            if let Err(error) = handle.join() {
+                self.fail(format!("a coroutine ended with {error}"));
+            }
+        }
+        watchdog.join().expect("it only watches");
+        samples
+    }
+
+    /// Looks for what has grown, and for what is left over.
+    fn judge(&self, samples: &[Sample], idle: &Sample) {
+        match soak::check_growth(samples) {
+            Ok(growth) => eprintln!("memory has grown by {:.0} kB", growth / 1024.0),
+            Err(wrong) => self.fail(wrong),
+        }
+        self.expect(soak::settle(idle));
+    }
+
+    /// Prints how it went: `how`, and numbers.
+    fn summarize(&self, how: &str) -> ExitCode {
+        let failures = self.failures.lock().expect("nobody panics with it").len();
+        for entry in &self.entries {
+            eprintln!("  {:12} {:9}", entry.name, entry.rounds.load(Relaxed));
+        }
+        let sum = |what: fn(&Entry) -> u64| self.entries.iter().map(what).sum::<u64>();
+        let printing = &self.world.printing;
+        println!(
+            "{how}: {} rounds, {} migrations seen, {} lines, {failures} failures",
+            sum(|entry| entry.rounds.load(Relaxed)),
+            sum(|entry| entry.migrations.load(Relaxed)),
+            printing.lines(),
+        );
+        println!("{}", lines::last(printing.lines_of(printing::STDOUT)));
+        eprintln!("{}", lines::last(printing.lines_of(printing::STDERR)));
+        ExitCode::from(u8::from(failures != 0))
+    }
+
     /// Rounds until the run is over.
     fn perform(&self, index: usize, body: &'static Body) {
         let entry = &self.entries[index];
@@ -134,6 +158,12 @@ impl Run {
             }
         }
         entry.is_done.store(true, Relaxed);
+    }
+
+    fn expect(&self, result: Result<(), String>) {
+        if let Err(wrong) = result {
+            self.fail(wrong);
+        }
     }
 
     fn fail(&self, wrong: String) {

@@ -5,12 +5,11 @@ use std::process::Command;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_open-coroutine-torture");
 
-/// Runs all bodies for some seconds; another program with more of them may go on
-/// for hours.
+/// Runs all bodies with each driver.
 fn torture(arguments: &[&str]) {
     for driver in ["epoll", "io_uring"] {
         let mut command = Command::new(PROGRAM);
-        command.args(["--seconds", "3", "--coroutines", "40", "--driver", driver]);
+        command.args(["--coroutines", "40", "--driver", driver]);
         let output = command.args(arguments).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         if driver == "io_uring" && errors.contains("driver that was asked for is not available") {
@@ -29,15 +28,20 @@ fn torture(arguments: &[&str]) {
 
 #[test]
 fn nothing_breaks_on_one_worker() {
-    torture(&["--workers", "1"]);
+    torture(&["--seconds", "3", "--workers", "1"]);
 }
 
 #[test]
 fn nothing_breaks_on_two_workers() {
-    torture(&["--workers", "2"]);
+    torture(&["--seconds", "3", "--workers", "2"]);
 }
 
 #[test]
 fn nothing_breaks_when_every_switch_changes_the_worker() {
-    torture(&["--workers", "2", "--migrate"]);
+    torture(&["--seconds", "3", "--workers", "2", "--migrate"]);
+}
+
+#[test]
+fn nothing_grows_or_is_left_over() {
+    torture(&["soak", "--seconds", "10"]);
 }

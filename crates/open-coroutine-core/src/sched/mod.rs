@@ -14,7 +14,7 @@
 //! * `ordered`: the queue of what has a priority.
 //! * `sleep`: which worker sleeps and who wakes it; `watch`: who looks after
 //!   run-next slots. `README.md` has the steps of both.
-//! * `migrate`: moves every coroutine all the time, for tests.
+//! * `migrate`: moves every coroutine all the time, for tests; `census`: counts them.
 //! * `suspend`: what the layers above call on a coroutine.
 //!
 //! # Invariants
@@ -27,6 +27,7 @@
 //! 4. The worker's state is never borrowed across a switch.
 
 mod cache;
+mod census;
 mod handled;
 mod hooks;
 mod idle;
@@ -44,6 +45,7 @@ mod wait;
 mod watch;
 mod worker;
 
+pub use census::Census;
 pub use hooks::Hooks;
 pub(crate) use migrate::migration_is_forced;
 pub use scheduled::{Waiter, Woken};

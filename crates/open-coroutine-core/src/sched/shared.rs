@@ -126,12 +126,12 @@ pub struct Shared {
     pub(super) watcher: Watcher,
     pub(super) process_signals: ProcessSignals,
     /// Tasks spawned and not yet ended.
-    tasks: AtomicUsize,
+    pub(super) tasks: AtomicUsize,
     /// Changes when `tasks` becomes 0 while somebody waits for that.
     drained: AtomicU32,
     pub(super) limit: Limit,
     /// Every coroutine object there is, to name what is left at shutdown.
-    all: Lock<Vec<NonNull<Scheduled>>>,
+    pub(super) all: Lock<Vec<NonNull<Scheduled>>>,
     closing: AtomicBool,
     stopping: AtomicBool,
     pool: Pool,

@@ -17,6 +17,10 @@ unsafe extern "C" {
     fn fmemopen(buffer: *mut c_void, size: usize, mode: *const c_char) -> *mut FILE;
 }
 
+/// How many lines of it there are at least, before no more are written: the file
+/// is not to fill the disk.
+const ENOUGH: u64 = 1_000_000;
+
 /// A stream that all coroutines write to.
 pub(super) struct Shared {
     stream: *mut FILE,
@@ -237,6 +241,9 @@ pub(super) fn stdio(round: &mut Round) {
         libc::free(text.cast());
     }
     let shared = &round.world.c_library;
+    if shared.written.load(Relaxed) > ENOUGH {
+        return;
+    }
     for index in 0..20_u64 {
         // SAFETY: the stream is open as long as `shared` lives.
         let written = unsafe {

@@ -15,6 +15,7 @@ mod locks;
 pub(crate) mod panics;
 mod parking;
 pub(crate) mod printing;
+mod processes;
 mod random;
 mod recursion;
 mod sockets;
@@ -71,6 +72,7 @@ pub(crate) const ALL: &[Body] = &[
     body("files", files::round),
     body("sockets", sockets::streams),
     body("datagrams", sockets::datagrams),
+    body("processes", processes::round),
     body("sleep", times::sleep),
     body("clocks", times::clocks),
     body("tasks", tasks::round),
