@@ -22,6 +22,11 @@ pub(crate) fn on_every_driver(workers: usize, body: impl FnOnce() + Clone + Send
         // A test that failed has poisoned it; the next one runs all the same.
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let config = Config::default().event_loop_size(workers).driver(driver);
+        // SAFETY: tests that the shared storage would disturb are left out.
+        let config = match cfg!(feature = "sanitizer") {
+            true => unsafe { config.hook_with_shared_tls() },
+            false => config,
+        };
         match init(config.shutdown_timeout(Duration::from_secs(20))) {
             Err(InitError::Driver(error)) => {
                 eprintln!("skipped: {driver} is not available: {error}");
