@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use super::perform::{Awaits, EXPIRED, by_driver, call, wait_ready};
+use super::perform::{Awaits, EINTR, EXPIRED, by_driver, call, wait_ready};
 use crate::driver::Op;
 use crate::sched;
 use crate::sys;
@@ -81,7 +81,18 @@ unsafe fn poll_now(fds: *mut libc::pollfd, count: libc::nfds_t) -> isize {
         0,
     ];
     // SAFETY: the caller's promise; `timeout` lives across the call.
-    unsafe { sys::syscall(libc::SYS_ppoll, args) }
+    look(|| unsafe { sys::syscall(libc::SYS_ppoll, args) })
+}
+
+/// Repeats a call that does not wait, and fails all the same if a signal is just
+/// arriving: the coroutine's preemption, for example.
+fn look(call: impl Fn() -> isize) -> isize {
+    loop {
+        let found = call();
+        if found != EINTR {
+            return found;
+        }
+    }
 }
 
 /// The sets of descriptors that `select(2)` takes and changes.
@@ -191,7 +202,7 @@ impl FdSets {
             0,
         ];
         // SAFETY: the caller's promise; `timeout` lives across the call.
-        unsafe { sys::syscall(libc::SYS_pselect6, args) }
+        look(|| unsafe { sys::syscall(libc::SYS_pselect6, args) })
     }
 }
 

@@ -34,13 +34,24 @@ pub struct Capabilities {
     /// Which blocking functions of libc suspend the coroutine that calls them,
     /// if calls reach their replacements.
     pub diverts: Hooks,
+<<<<<<< HEAD
     /// Whether the global allocator keeps state per thread, of which every
     /// coroutine has its own: it is not wrapped in `OnThread`.
     pub foreign_allocator: bool,
+=======
+    /// Whether a coroutine that computes for long is suspended when others wait.
+    pub preemptive: bool,
+>>>>>>> main
 }
 
 impl Capabilities {
-    pub(super) fn new(mode: Mode, kind: Kind, no_uring: Option<io::Error>, diverts: Hooks) -> Self {
+    pub(super) fn new(
+        mode: Mode,
+        kind: Kind,
+        no_uring: Option<io::Error>,
+        diverts: Hooks,
+        preemptive: bool,
+    ) -> Self {
         Self {
             mode,
             driver: match kind {
@@ -49,7 +60,11 @@ impl Capabilities {
             },
             no_uring: no_uring.map(|error| error.to_string()),
             diverts,
+<<<<<<< HEAD
             foreign_allocator: tls::decided().is_some_and(|tls| tls.has_foreign_allocator()),
+=======
+            preemptive,
+>>>>>>> main
         }
     }
 }
@@ -78,6 +93,6 @@ pub fn capabilities() -> Capabilities {
         Ok(_) => Mode::Full,
         Err(refusal) => Mode::Restricted(refusal.clone()),
     };
-    let diverts = Hooks::from(mode == Mode::Full);
-    Capabilities::new(mode, kind, no_uring, diverts)
+    let is_full = mode == Mode::Full;
+    Capabilities::new(mode, kind, no_uring, Hooks::from(is_full), is_full)
 }

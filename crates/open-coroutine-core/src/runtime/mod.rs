@@ -54,6 +54,7 @@ enum State {
 struct Runtime {
     shared: Arc<Shared>,
     workers: Vec<thread::JoinHandle<()>>,
+    monitor: Option<thread::JoinHandle<()>>,
     shutdown_timeout: Duration,
     capabilities: Capabilities,
 }
@@ -171,9 +172,13 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         let worker = thread::Builder::new()
             .name(format!("open-coroutine-{index}"))
             .spawn(move || {
-                let _stack = overflow::AlternateStack::ensure();
-                sched::start(index, shared, queue, |result| {
-                    let _ = ready.send(result);
+                let on_thread = shared.settings().on_thread;
+                let mut parts = Some((shared, queue));
+                on_thread(&mut || {
+                    let (shared, queue) = parts.take().expect("called once");
+                    sched::start(index, shared, queue, |result| {
+                        let _ = ready.send(result);
+                    });
                 });
             });
         match worker {
@@ -199,20 +204,44 @@ fn start(config: Config) -> Result<Runtime, InitError> {
     if shared.settings().isolation.is_some() {
         credentials::install();
     }
+    let monitor = match start_monitor(&shared) {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            shared.stop();
+            join_all(workers);
+            return Err(InitError::Worker(error));
+        }
+    };
     *SCHEDULER.lock() = Some(shared.clone());
     Ok(Runtime {
         shared,
         workers,
+        monitor,
         shutdown_timeout: chosen.shutdown_timeout,
         capabilities: chosen.capabilities,
     })
 }
 
-fn join_all(workers: Vec<thread::JoinHandle<()>>) {
-    for worker in workers {
-        // A worker runs no foreign code outside of coroutines; if it panicked
-        // all the same, the panic hook has reported it.
-        let _ = worker.join();
+/// Starts the monitor, if it has anything to do.
+fn start_monitor(shared: &Arc<Shared>) -> io::Result<Option<thread::JoinHandle<()>>> {
+    let settings = shared.settings();
+    if settings.preemptive || settings.take_over {
+        sched::install_preemption();
+    } else if settings.workers == 1 {
+        return Ok(None);
+    }
+    let shared = shared.clone();
+    thread::Builder::new()
+        .name("open-coroutine-monitor".into())
+        .spawn(move || sched::monitor(&shared))
+        .map(Some)
+}
+
+fn join_all(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+    for thread in threads {
+        // None runs foreign code outside of coroutines; if one panicked all the
+        // same, the panic hook has reported it.
+        let _ = thread.join();
     }
 }
 
@@ -266,8 +295,10 @@ fn stop(runtime: Runtime) -> Result<(), ShutdownError> {
     let is_drained = runtime.shared.wait_drained(deadline);
     let (running, count) = runtime.shared.unfinished();
     runtime.shared.stop();
+    join_all(runtime.monitor);
     if is_drained {
         join_all(runtime.workers);
+        runtime.shared.wait_stopped();
         return Ok(());
     }
     // Not joined: one of them may be inside a task that never suspends.
@@ -282,12 +313,21 @@ pub fn workers() -> usize {
     }
 }
 
+<<<<<<< HEAD
 /// What the running runtime holds; nothing if none is running.
 #[doc(hidden)]
 pub fn census() -> Census {
     match &*RUNTIME.lock() {
         State::Running(runtime) => runtime.shared.census(),
         State::Stopped | State::Stopping => Census::default(),
+=======
+/// How often another thread has taken over a worker of the running runtime, because
+/// a coroutine had blocked its thread; 0 if none is running.
+pub fn takeovers() -> u64 {
+    match &*RUNTIME.lock() {
+        State::Running(runtime) => runtime.shared.takeovers(),
+        State::Stopped | State::Stopping => 0,
+>>>>>>> main
     }
 }
 

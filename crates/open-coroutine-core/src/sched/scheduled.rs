@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use corosensei::{CoroutineResult, Yielder};
 
+use super::carrier::Carrier;
 use super::hooks::Hooks;
 use super::local;
 use super::shared::Shared;
@@ -33,11 +34,14 @@ use crate::timer::TimerKey;
 use crate::tls::{self, Isolation, ThreadTls};
 use crate::util::handler;
 use crate::util::lock::Lock;
+use crate::util::preempt;
 
 /// Why a coroutine gave up the processor. Acted on by its worker.
 pub(super) enum Suspend {
     /// Others may run; it is still runnable.
     Yield,
+    /// The same, against its will: somebody else is due.
+    Preempted,
     /// It waits for a [`Waiter`] to be woken, at most until `deadline`.
     Park { deadline: Option<Instant> },
     /// It waits for the driver to complete an operation.
@@ -63,9 +67,9 @@ const BUDGET: u32 = 64;
 pub(crate) struct Scheduled {
     shared: Arc<Shared>,
     isolation: Option<&'static Isolation>,
-    /// Whose processor it runs on. Valid while it runs.
-    worker: Cell<*const Worker>,
-    /// The index of that worker, which stays known when it has stopped.
+    /// The thread that it runs on. Valid while it runs.
+    carrier: Cell<*const Carrier>,
+    /// The worker that it ran on last.
     home: Cell<usize>,
     yielder: Cell<*const Yielder<Command, Suspend>>,
     wait: WaitState,
@@ -93,6 +97,8 @@ pub(crate) struct Scheduled {
     stack: Range<usize>,
     /// Restricted mode: the thread's innermost stack segment while suspended.
     segment: Cell<*const Segment>,
+    /// Restricted mode: the sections that it is in while suspended.
+    sections: Cell<u32>,
     block: UnsafeCell<Option<tls::Block>>,
     context: UnsafeCell<Context>,
 }
@@ -122,7 +128,7 @@ impl Scheduled {
         let this = NonNull::from(Box::leak(Box::new(Self {
             shared: shared.clone(),
             isolation,
-            worker: Cell::new(ptr::null()),
+            carrier: Cell::new(ptr::null()),
             home: Cell::new(0),
             yielder: Cell::new(ptr::null()),
             wait: WaitState::new(),
@@ -139,6 +145,7 @@ impl Scheduled {
             listed_at: Cell::new(0),
             stack: stack.usable(),
             segment: Cell::new(ptr::null()),
+            sections: Cell::new(preempt::initial()),
             block: UnsafeCell::new(block),
             context: UnsafeCell::new(None),
         })));
@@ -214,8 +221,9 @@ impl Scheduled {
         self.priority.get()
     }
 
-    pub(super) fn worker(&self) -> *const Worker {
-        self.worker.get()
+    #[inline]
+    pub(super) fn carrier(&self) -> *const Carrier {
+        self.carrier.get()
     }
 
     /// The worker that it ran on last, to which it is pinned in restricted mode.
@@ -285,15 +293,15 @@ impl Scheduled {
     /// # Safety
     ///
     /// The caller has taken it out of a queue (invariant 1) and runs on the own
-    /// stack and storage of `worker`'s thread, whose storage `thread` is.
-    pub(super) unsafe fn resume(&self, worker: &Worker, thread: Option<&ThreadTls>) -> Suspend {
-        self.worker.set(worker);
+    /// stack and storage of the thread `carrier`, which runs `worker`.
+    pub(super) unsafe fn resume(&self, worker: &Worker, carrier: &Carrier) -> Suspend {
+        self.carrier.set(carrier);
         self.home.set(worker.index());
         if self.signals.is_own() {
             self.signals.arrive();
         }
         // SAFETY: the caller's promise.
-        let result = unsafe { self.switch(Command::Run, thread) };
+        let result = unsafe { self.switch(Command::Run, carrier.tls()) };
         if self.signals.is_own() {
             self.signals.depart(worker.signal_mask());
         }
@@ -321,7 +329,9 @@ impl Scheduled {
         }
         local::set_coroutine(self);
         let outer = Segment::replace_innermost(self.segment.get());
+        let sections = preempt::replace(self.sections.get());
         let result = context.resume(command);
+        self.sections.set(preempt::replace(sections));
         self.segment.set(Segment::replace_innermost(outer));
         local::set_coroutine(ptr::null());
         result
@@ -339,11 +349,15 @@ impl Scheduled {
             }
             // The segment lives in the closure that the stack holds.
             Segment::replace_innermost(segment);
+            preempt::begin_task();
             // SAFETY: called on this coroutine, which runs its task.
             unsafe { self.current_task() }.run();
             if let Some(isolation) = self.isolation {
                 // SAFETY: on the coroutine's own block, at the end of a task.
                 unsafe { tls::end(isolation) };
+            }
+            preempt::end_task();
+            if self.isolation.is_some() {
                 // As in a fresh block, so that its reset finds nothing to do.
                 Segment::replace_innermost(ptr::null());
                 local::set_coroutine(ptr::null());
@@ -370,6 +384,7 @@ impl Scheduled {
     /// Called on this coroutine, with nothing borrowed of its worker.
     #[inline(never)]
     pub(super) unsafe fn suspend(&self, reason: Suspend) {
+        preempt::enter();
         self.budget.set(BUDGET);
         let errno = sys::errno();
         // SAFETY: `main` set it, and its frame lies below the caller's.
@@ -379,6 +394,7 @@ impl Scheduled {
             "only idle coroutines are told to exit"
         );
         sys::set_errno(errno);
+        preempt::leave_quietly();
     }
 
     /// The state of its wait. A pointer, because after a transition that lets
