@@ -4,6 +4,7 @@
 //! * `capabilities`: mode and driver, and why.
 //! * `credentials`: setuid on a plain thread, while coroutines run.
 //! * `overflow`: the report of a stack overflow.
+//! * `scope`: children that borrow.
 //! * `spawn`: from a closure to a queued task.
 //!
 //! There is one runtime per process at a time, because the hooked functions are
@@ -13,10 +14,12 @@ mod capabilities;
 mod config;
 mod credentials;
 mod overflow;
+mod scope;
 mod spawn;
 
 pub use capabilities::{Capabilities, Mode, capabilities};
 pub use config::{Config, Driver, InvalidConfig};
+pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use spawn::{Builder, current, spawn};
 
 use std::error::Error;

@@ -10,6 +10,7 @@
 //! * `limit`: how many coroutines may be alive.
 //! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
 //!   state of its wait.
+//! * `cancel`: asking its task to end.
 //! * `signals`: its signal mask, and the signals that wait for it;
 //!   `process_signals`: which threads take those to the process.
 //! * `handled`: what signal handlers wake.
@@ -35,8 +36,12 @@
 
 mod cache;
 <<<<<<< HEAD
+<<<<<<< HEAD
 mod census;
 =======
+=======
+mod cancel;
+>>>>>>> main
 mod carrier;
 >>>>>>> main
 mod handled;
@@ -63,7 +68,13 @@ mod takeover;
 mod wait;
 mod worker;
 
+<<<<<<< HEAD
 pub use census::Census;
+=======
+pub use cancel::{
+    Cancel, PointWait, cancellation_point, is_cancelled, is_peer, must_unwind, without_cancellation,
+};
+>>>>>>> main
 pub use hooks::Hooks;
 <<<<<<< HEAD
 pub(crate) use migrate::migration_is_forced;
@@ -71,10 +82,14 @@ pub(crate) use migrate::migration_is_forced;
 pub(crate) use monitor::monitor;
 pub(crate) use preempt::install as install_preemption;
 pub use preempt::{action_before_preemption, chain, preempts_by};
+<<<<<<< HEAD
 >>>>>>> main
 pub use scheduled::{Waiter, Woken};
+=======
+>>>>>>> main
 pub use shared::{Settings, Shared};
 pub(crate) use signals::{Carried, carry_signals, inherited_signal_mask};
 pub use signals::{change_signal_mask, sent_signal_to_self};
 pub use suspend::*;
+pub use wait::{Waiter, Woken};
 pub(crate) use worker::{Queue, start};

@@ -92,6 +92,10 @@ pub(super) enum Message {
     Closed { fd: RawFd, epoch: u64 },
     /// An operation of a coroutine that ran on a thread without a worker.
     Submit(NonNull<IoWait>),
+    /// The same for one that sleeps, until a time in its frame.
+    Sleep(NonNull<Scheduled>, NonNull<Option<Instant>>),
+    /// A task that was asked to end, and may wait on this worker.
+    Cancel(Arc<dyn Run>),
 }
 
 // SAFETY: as for `Runnable`.
@@ -494,15 +498,17 @@ impl Shared {
         }
     }
 
-    /// Tells whoever joins `task` that it has ended.
-    pub(super) fn announce_end(&self, task: &dyn Run) {
+    /// Counts `task` as ended, and tells whoever joins it; once per task.
+    pub(super) fn tell_end(&self, task: &dyn Run) {
+        // First, so that whoever has joined it knows whether he is alone.
+        self.task_ended();
         if let Some((word, waiters)) = task.finish() {
             (self.settings.wake_joiners)(word, waiters);
         }
     }
 
     /// One task fewer, if it was the last one that a shutdown waits for.
-    pub(super) fn task_ended(&self) {
+    fn task_ended(&self) {
         // SeqCst: pairs with `wait_drained`, which sets `closing` first.
         if self.tasks.fetch_sub(1, SeqCst) == 1 && self.closing.load(SeqCst) {
             self.drained.fetch_add(1, SeqCst);
@@ -515,13 +521,13 @@ impl Shared {
         self.tasks.load(SeqCst) == 1
     }
 
-    /// Gives `task` a coroutine, `cached` or a new one; returns it failed if there
-    /// is none for it.
+    /// Gives `task` a coroutine, `cached` or a new one. If there is none for it, it
+    /// fails, and is returned if nobody else tells of its end.
     pub(super) fn assign(
         self: &Arc<Self>,
         task: Arc<dyn Run>,
         cached: Option<NonNull<Scheduled>>,
-    ) -> Result<NonNull<Scheduled>, Arc<dyn Run>> {
+    ) -> Result<NonNull<Scheduled>, Option<Arc<dyn Run>>> {
         let new = || self.new_coroutine(self.stack_size(&*task));
         match cached.map_or_else(new, Ok) {
             Ok(coroutine) => {
@@ -530,25 +536,26 @@ impl Shared {
                 Ok(coroutine)
             }
             Err(error) => {
-                task.fail(Failure::NotStarted(error));
-                Err(task)
+                let is_ours = task.fail(Failure::NotStarted(error));
+                Err(is_ours.then_some(task))
             }
         }
     }
 
-    /// Tells whoever joins `task` that it has ended, and passes its place on: the
-    /// next task is given to `start`, and the coroutine that it gets to `queue`.
+    /// Tells of the end of `task`, if there is one to tell of, and passes its place
+    /// on: the next task is given to `start`, and the coroutine that it gets to
+    /// `queue`.
     pub(super) fn end(
         &self,
-        task: Arc<dyn Run>,
-        start: impl Fn(Arc<dyn Run>) -> Result<NonNull<Scheduled>, Arc<dyn Run>>,
+        task: Option<Arc<dyn Run>>,
+        start: impl Fn(Arc<dyn Run>) -> Result<NonNull<Scheduled>, Option<Arc<dyn Run>>>,
         queue: impl FnOnce(NonNull<Scheduled>),
     ) {
         let mut ended = task;
         loop {
-            // First, so that whoever has joined it knows whether he is alone.
-            self.task_ended();
-            self.announce_end(&*ended);
+            if let Some(task) = ended {
+                self.tell_end(&*task);
+            }
             match self.limit.release().map(&start) {
                 None => return,
                 Some(Ok(coroutine)) => return queue(coroutine),
@@ -641,10 +648,10 @@ impl Shared {
         let ordered = iter::from_fn(|| self.ordered.pop());
         let waiting = iter::from_fn(|| self.limit.give_up().map(Runnable::Task));
         for runnable in local.chain(injected).chain(ordered).chain(waiting) {
-            if let Runnable::Task(task) = runnable {
-                task.fail(Failure::Cancelled);
-                self.announce_end(&*task);
-                self.task_ended();
+            if let Runnable::Task(task) = runnable
+                && task.fail(Failure::Cancelled)
+            {
+                self.tell_end(&*task);
             }
         }
     }

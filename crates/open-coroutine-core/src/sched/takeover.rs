@@ -237,15 +237,16 @@ pub(super) fn settle(
         }
         Suspend::Park { deadline } => park(shared, index, coroutine, deadline),
         Suspend::Io(wait) => shared.send(index, Message::Submit(wait)),
-        Suspend::Done => {
+        Suspend::Sleep(deadline) => shared.send(index, Message::Sleep(coroutine, deadline)),
+        Suspend::Done { ran } => {
             // SAFETY: it has ended its task, and is in no queue.
-            let task = unsafe { coroutine.as_ref() }.take_task();
+            let task = unsafe { coroutine.as_ref() }.take_task().filter(|_| ran);
             shared.unregister(coroutine);
             // SAFETY: on the thread's own storage, after a task.
             drop(unsafe { destroy(coroutine, carrier.tls()) });
             let start = |task| shared.assign(task, None);
             let queue = |next| shared.enqueue(Runnable::Coroutine(next), 0);
-            shared.end(task.expect("set until the task has ended"), start, queue);
+            shared.end(task, start, queue);
         }
     }
 }

@@ -302,6 +302,7 @@ impl Worker {
     pub(super) fn execute(&self, runnable: Runnable) -> Result<(), Lost> {
         match runnable {
             Runnable::Coroutine(coroutine) => self.resume(coroutine),
+            Runnable::Task(task) if task.is_claimed() => Ok(()),
             Runnable::Task(task) => match self.shared.limit.admit(task) {
                 Some(task) => self.begin(task),
                 None => Ok(()),
@@ -320,8 +321,9 @@ impl Worker {
         }
     }
 
-    /// Gives `task` a coroutine; returns it failed if there is none for it.
-    fn assign(&self, task: Arc<dyn Run>) -> Result<NonNull<Scheduled>, Arc<dyn Run>> {
+    /// Gives `task` a coroutine. If there is none for it, it fails, and is returned
+    /// if nobody else tells of its end.
+    fn assign(&self, task: Arc<dyn Run>) -> Result<NonNull<Scheduled>, Option<Arc<dyn Run>>> {
         let size = self.shared.stack_size(&*task);
         let cached = (size == self.shared.settings().stack_size)
             .then(|| self.cache.borrow_mut().pop())
@@ -357,8 +359,9 @@ impl Worker {
                 self.share();
             }
             Suspend::Park { deadline } => self.park(coroutine, deadline),
+            Suspend::Sleep(deadline) => self.sleep_until(coroutine, deadline),
             Suspend::Io(wait) => self.submit(wait),
-            Suspend::Done => self.recycle(coroutine),
+            Suspend::Done { ran } => self.recycle(coroutine, ran),
         }
         Ok(())
     }
@@ -381,7 +384,7 @@ impl Worker {
         }
     }
 
-    fn park(&self, coroutine: NonNull<Scheduled>, deadline: Option<Instant>) {
+    pub(super) fn park(&self, coroutine: NonNull<Scheduled>, deadline: Option<Instant>) {
         // SAFETY: alive: until `commit` below succeeds nobody resumes it.
         let target = unsafe { coroutine.as_ref() };
         let timers = &self.seat().timers;
@@ -409,9 +412,14 @@ impl Worker {
                 .insert(at, TimerEvent::Cancel(request));
             wait_ref.timer.set(Some(key));
         }
+        // SAFETY: it has just been switched from.
+        let target = unsafe { wait_ref.coroutine.as_ref() };
         // SAFETY: as above: it stays in place until it completes.
         unsafe { self.driver().submit(request) };
         self.seat().note_submission(self.driver().is_batching());
+        if target.cancellation().begin_wait(wait) {
+            self.end_io(wait);
+        }
     }
 
     /// A completion of the driver: its coroutine may go on.
@@ -421,15 +429,27 @@ impl Worker {
         let wait = unsafe { &*request.as_ref().owner.cast::<IoWait>() };
         if wait.request.result() == -MOVED {
             // SAFETY: as when it was submitted first.
-            return unsafe { self.driver().resubmit(request) };
+            unsafe { self.driver().resubmit(request) };
+            // SAFETY: it waits until it is queued.
+            if unsafe { wait.coroutine.as_ref() }
+                .cancellation()
+                .is_requested()
+            {
+                self.end_io(NonNull::from(wait));
+            }
+            return;
         }
         if let Some(key) = wait.timer.take() {
             self.seat().timers.lock().remove(key);
         }
+        // SAFETY: it waits until it is queued.
+        unsafe { wait.coroutine.as_ref() }.cancellation().end_wait();
         self.requeue(wait.coroutine);
     }
 
-    fn recycle(&self, coroutine: NonNull<Scheduled>) {
+    /// After a task: keeps or frees the coroutine. Tells of the task's end if it
+    /// `ran`, and was not claimed by somebody else.
+    fn recycle(&self, coroutine: NonNull<Scheduled>, ran: bool) {
         // SAFETY: it has ended its task and is in no queue.
         let target = unsafe { coroutine.as_ref() };
         let task = target.take_task().expect("set until the task has ended");
@@ -439,11 +459,11 @@ impl Worker {
             drop(self.free(coroutine));
             self.has_warm_stacks.set(true);
         }
-        self.end(task);
+        self.end(ran.then_some(task));
     }
 
     /// Tells whoever joins `task` that it has ended, and passes its place on.
-    fn end(&self, task: Arc<dyn Run>) {
+    fn end(&self, task: Option<Arc<dyn Run>>) {
         let queue = |next| {
             self.requeue(next);
             self.share();
@@ -493,6 +513,8 @@ impl Worker {
                 Message::Ready(coroutine) => self.pinned.borrow_mut().push_back(coroutine),
                 Message::Closed { fd, epoch } => self.close_notice(fd, epoch),
                 Message::Submit(wait) => self.submit(wait),
+                Message::Sleep(coroutine, deadline) => self.sleep_until(coroutine, deadline),
+                Message::Cancel(task) => self.cancel(&task),
             }
         }
     }
@@ -535,6 +557,8 @@ impl Worker {
                     // SAFETY: the wait cannot return before it has had this
                     // lock (invariant 3 of `sched`).
                     if unsafe { &*Scheduled::wait_state(coroutine) }.notify() {
+                        // SAFETY: suspended, and this worker alone has woken it.
+                        unsafe { coroutine.as_ref() }.cancellation().end_wait();
                         woken.push(coroutine);
                     }
                 }

@@ -308,6 +308,18 @@ pub unsafe fn close(fd: RawFd) {
     unsafe { syscall(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]) };
 }
 
+/// The kind of an open file, in the bits of `S_IFMT`; 0 if it is unknown.
+pub fn file_kind(fd: RawFd) -> libc::mode_t {
+    // SAFETY: all-zero bytes are a valid `stat` to be filled in.
+    let mut stat: libc::stat = unsafe { mem::zeroed() };
+    let args = [fd as usize, &raw mut stat as usize, 0, 0, 0, 0];
+    // SAFETY: `stat` lives across the call.
+    match unsafe { syscall(libc::SYS_fstat, args) } {
+        0 => stat.st_mode & libc::S_IFMT,
+        _ => 0,
+    }
+}
+
 /// A kernel event counter (`eventfd(2)`), non-blocking, closed on drop.
 #[derive(Debug)]
 pub struct EventFd(RawFd);
