@@ -7,21 +7,15 @@
 //!
 //! ```text
 //! runtime                                 start, stop, configuration
-<<<<<<< HEAD
-//! io  sync  time  join  allocator         what a coroutine calls; each ends in a suspend
-=======
 //! io  sync  time  join  block_on          what a coroutine calls; each ends in a suspend
->>>>>>> main
+//! allocator                               except this one, in which nothing suspends
 //! sched                                   who runs, where and when
 //! driver  pool  timer  coroutine  task    mechanisms; know nothing of sched
 //! stack  tls  sys  util                   leaves
 //! ```
 
-<<<<<<< HEAD
 pub mod allocator;
-=======
 pub mod block_on;
->>>>>>> main
 pub mod coroutine;
 pub mod driver;
 pub mod io;

@@ -21,14 +21,11 @@ pub struct Capabilities {
     pub no_uring: Option<String>,
     /// Which hooked functions suspend the coroutine that calls them.
     pub diverts: Hooks,
-<<<<<<< HEAD
     /// Whether the global allocator keeps state per thread, of which every
     /// coroutine has its own: wrap it in [`OnThread`](crate::OnThread).
     pub foreign_allocator: bool,
-=======
     /// Whether a coroutine that computes for long is suspended when others wait.
     pub preemptive: bool,
->>>>>>> main
     /// The functions of libc that this crate replaces, and whether calls reach
     /// the replacements here.
     pub hooks: Vec<Symbol>,
@@ -51,11 +48,8 @@ pub fn capabilities() -> Capabilities {
         driver: runtime.driver,
         no_uring: runtime.no_uring,
         diverts: runtime.diverts,
-<<<<<<< HEAD
         foreign_allocator: runtime.foreign_allocator,
-=======
         preemptive: runtime.preemptive,
->>>>>>> main
         hooks: open_coroutine_hook::symbols(),
     }
 }

@@ -34,14 +34,11 @@ pub struct Capabilities {
     /// Which blocking functions of libc suspend the coroutine that calls them,
     /// if calls reach their replacements.
     pub diverts: Hooks,
-<<<<<<< HEAD
     /// Whether the global allocator keeps state per thread, of which every
     /// coroutine has its own: it is not wrapped in `OnThread`.
     pub foreign_allocator: bool,
-=======
     /// Whether a coroutine that computes for long is suspended when others wait.
     pub preemptive: bool,
->>>>>>> main
 }
 
 impl Capabilities {
@@ -60,11 +57,8 @@ impl Capabilities {
             },
             no_uring: no_uring.map(|error| error.to_string()),
             diverts,
-<<<<<<< HEAD
             foreign_allocator: tls::decided().is_some_and(|tls| tls.has_foreign_allocator()),
-=======
             preemptive,
->>>>>>> main
         }
     }
 }

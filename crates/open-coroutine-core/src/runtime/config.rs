@@ -214,14 +214,11 @@ impl Config {
                 driver,
                 isolation,
                 hooks,
-<<<<<<< HEAD
                 migrates: sched::migration_is_forced(),
-=======
                 preemptive,
                 time_slice: self.time_slice,
                 take_over: self.take_over && isolation.is_some() && sys::prepare_memory_barriers(),
                 on_thread: overflow::with_alternate_stack,
->>>>>>> main
                 wake_joiners,
             },
         })

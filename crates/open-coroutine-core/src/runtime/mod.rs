@@ -316,21 +316,21 @@ pub fn workers() -> usize {
     }
 }
 
-<<<<<<< HEAD
 /// What the running runtime holds; nothing if none is running.
 #[doc(hidden)]
 pub fn census() -> Census {
     match &*RUNTIME.lock() {
         State::Running(runtime) => runtime.shared.census(),
         State::Stopped | State::Stopping => Census::default(),
-=======
+    }
+}
+
 /// How often another thread has taken over a worker of the running runtime, because
 /// a coroutine had blocked its thread; 0 if none is running.
 pub fn takeovers() -> u64 {
     match &*RUNTIME.lock() {
         State::Running(runtime) => runtime.shared.takeovers(),
         State::Stopped | State::Stopping => 0,
->>>>>>> main
     }
 }
 

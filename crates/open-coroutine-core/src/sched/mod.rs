@@ -16,13 +16,8 @@
 //! * `handled`: what signal handlers wake.
 //! * `hooks`: the families of functions that suspend a coroutine.
 //! * `ordered`: the queue of what has a priority.
-<<<<<<< HEAD
-//! * `sleep`: which worker sleeps and who wakes it; `watch`: who looks after
-//!   run-next slots. `README.md` has the steps of both.
-//! * `migrate`: moves every coroutine all the time, for tests; `census`: counts them.
-=======
 //! * `sleep`: which worker sleeps and who wakes it; `README.md` has the steps.
->>>>>>> main
+//! * `migrate`: moves every coroutine all the time, for tests; `census`: counts them.
 //! * `suspend`: what the layers above call on a coroutine.
 //!
 //! # Invariants
@@ -35,26 +30,17 @@
 //! 4. The worker's state is never borrowed across a switch.
 
 mod cache;
-<<<<<<< HEAD
-<<<<<<< HEAD
-mod census;
-=======
-=======
 mod cancel;
->>>>>>> main
 mod carrier;
->>>>>>> main
+mod census;
 mod handled;
 mod holding;
 mod hooks;
 mod idle;
 mod limit;
 mod local;
-<<<<<<< HEAD
 mod migrate;
-=======
 mod monitor;
->>>>>>> main
 mod ordered;
 mod preempt;
 mod process_signals;
@@ -68,25 +54,15 @@ mod takeover;
 mod wait;
 mod worker;
 
-<<<<<<< HEAD
-pub use census::Census;
-=======
 pub use cancel::{
     Cancel, PointWait, cancellation_point, is_cancelled, is_peer, must_unwind, without_cancellation,
 };
->>>>>>> main
+pub use census::Census;
 pub use hooks::Hooks;
-<<<<<<< HEAD
 pub(crate) use migrate::migration_is_forced;
-=======
 pub(crate) use monitor::monitor;
 pub(crate) use preempt::install as install_preemption;
 pub use preempt::{action_before_preemption, chain, preempts_by};
-<<<<<<< HEAD
->>>>>>> main
-pub use scheduled::{Waiter, Woken};
-=======
->>>>>>> main
 pub use shared::{Settings, Shared};
 pub(crate) use signals::{Carried, carry_signals, inherited_signal_mask};
 pub use signals::{change_signal_mask, sent_signal_to_self};

@@ -55,10 +55,8 @@ pub struct Settings {
     pub isolation: Option<&'static Isolation>,
     /// The hooked functions that suspend the coroutine that calls them.
     pub hooks: Hooks,
-<<<<<<< HEAD
     /// For tests: isolated coroutines change their worker at each switch.
     pub migrates: bool,
-=======
     /// Whether coroutines that run for long are preempted.
     pub preemptive: bool,
     /// How long a coroutine may run while another one could.
@@ -67,7 +65,6 @@ pub struct Settings {
     pub take_over: bool,
     /// Calls its argument with what a thread needs that runs coroutines.
     pub on_thread: fn(&mut dyn FnMut()),
->>>>>>> main
     /// Wakes whoever waits for the word of a task that has ended. The futex
     /// table belongs to a layer above this one.
     pub wake_joiners: fn(&AtomicU32, Waiters),
@@ -368,16 +365,9 @@ impl Shared {
     pub(super) unsafe fn make_runnable(coroutine: NonNull<Scheduled>) {
         // SAFETY: it cannot end before it is in a queue.
         let target = unsafe { coroutine.as_ref() };
-<<<<<<< HEAD
-        let priority = target.priority();
-        let is_isolated = target.is_isolated();
-        if is_isolated && target.shared().settings.migrates {
+        if target.is_isolated() && target.shared().settings.migrates {
             return target.shared().clone().migrate(coroutine);
         }
-        match target.shared().own_worker() {
-            Some(worker) if is_isolated && priority == 0 => worker.push_next(coroutine),
-            Some(worker) if is_isolated => worker
-=======
         let shared = Arc::as_ptr(target.shared());
         with_worker(|worker| {
             match worker.filter(|worker| ptr::eq(Arc::as_ptr(worker.shared()), shared)) {
@@ -396,7 +386,6 @@ impl Shared {
         match priority {
             0 if is_isolated => worker.push_next(coroutine),
             _ if is_isolated => worker
->>>>>>> main
                 .shared()
                 .enqueue(Runnable::Coroutine(coroutine), priority),
             _ if worker.index() == home => worker.requeue(coroutine),
