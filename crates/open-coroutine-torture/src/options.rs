@@ -15,6 +15,8 @@ usage: open-coroutine-torture [soak] [options]
   --coroutines N     coroutines, each with a body, in turn (default 32)
   --hogs N           coroutines more that only compute (default 2)
   --driver NAME      io_uring or epoll (default: what the kernel allows)
+  --slice TIME       how long a coroutine may run: 50us, 10ms (default 1ms)
+  --cooperative      without preemption
   --migrate          change the worker at every switch
   --only A,B         only these bodies
   --patience N       seconds without progress that are a failure (default 10)";
@@ -31,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) coroutines: usize,
     pub(crate) hogs: usize,
     pub(crate) driver: Option<Driver>,
+    pub(crate) slice: Duration,
+    pub(crate) cooperative: bool,
     pub(crate) migrate: bool,
     pub(crate) only: Vec<String>,
     pub(crate) patience: Duration,
@@ -45,6 +49,8 @@ impl Default for Options {
             coroutines: 32,
             hogs: 2,
             driver: None,
+            slice: Duration::from_millis(1),
+            cooperative: false,
             migrate: false,
             only: Vec::new(),
             patience: Duration::from_secs(10),
@@ -73,6 +79,8 @@ impl Options {
                 "--coroutines" => options.coroutines = number(&key, &value()?)?,
                 "--hogs" => options.hogs = number(&key, &value()?)?,
                 "--driver" => options.driver = Some(driver(&value()?)?),
+                "--slice" => options.slice = slice(&value()?)?,
+                "--cooperative" => options.cooperative = true,
                 "--migrate" => options.migrate = true,
                 "--only" => options.only = value()?.split(',').map(String::from).collect(),
                 "--patience" => options.patience = Duration::from_secs(number(&key, &value()?)?),
@@ -87,6 +95,8 @@ impl Options {
         let config = Config::default()
             .event_loop_size(self.workers)
             .keep_alive_time(KEEP_ALIVE)
+            .preemptive(!self.cooperative)
+            .time_slice(self.slice)
             .shutdown_timeout(self.patience);
         match self.driver {
             Some(driver) => config.driver(driver),
@@ -98,6 +108,19 @@ impl Options {
 fn number<T: std::str::FromStr>(key: &str, text: &str) -> Result<T, String> {
     text.parse()
         .map_err(|_| format!("{key}: {text:?} is not a number"))
+}
+
+fn slice(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("--slice: {text:?} is no time such as 50us or 10ms");
+    let unit = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .ok_or_else(wrong)?;
+    let count = text[..unit].parse().map_err(|_| wrong())?;
+    match &text[unit..] {
+        "us" => Ok(Duration::from_micros(count)),
+        "ms" => Ok(Duration::from_millis(count)),
+        _ => Err(wrong()),
+    }
 }
 
 fn driver(name: &str) -> Result<Driver, String> {

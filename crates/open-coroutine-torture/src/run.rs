@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use open_coroutine::{Builder, JoinHandle, capabilities, init, shutdown, yield_now};
-use open_coroutine_core::sys;
+use open_coroutine_core::{runtime, sys};
 
 use crate::bodies::{self, Body, HOG, Round, World, printing};
 use crate::lines;
@@ -24,6 +24,8 @@ struct Run {
     world: Arc<World>,
     entries: Vec<Entry>,
     is_over: AtomicBool,
+    /// Whether coroutines give way by themselves.
+    yields: bool,
     failures: Mutex<Vec<String>>,
 }
 
@@ -39,6 +41,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         world: Arc::new(World::default()),
         entries: chosen.iter().map(|body| Entry::new(body.name)).collect(),
         is_over: AtomicBool::new(false),
+        yields: options.cooperative,
         failures: Mutex::default(),
     });
     let before = Sample::take();
@@ -48,6 +51,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     let start = Instant::now();
     let samples = run.load(options, &chosen);
     let elapsed = start.elapsed();
+    let preemptions = runtime::census().preemptions;
+    let takeovers = runtime::takeovers();
     if options.soak {
         run.judge(&samples, &idle);
     }
@@ -62,10 +67,12 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         .into_iter()
         .for_each(|wrong| run.fail(wrong));
     run.summarize(&format!(
-        "{driver}, {} workers, {} coroutines, {} hogs, {:.1} s",
+        "{driver}, {} workers, {} coroutines, {} hogs, slices of {:?}, {:.1} s: \
+         {preemptions} preemptions, {takeovers} take-overs",
         options.workers,
         options.coroutines,
         options.hogs,
+        options.slice,
         elapsed.as_secs_f64(),
     ))
 }
@@ -123,7 +130,7 @@ impl Run {
         let sum = |what: fn(&Entry) -> u64| self.entries.iter().map(what).sum::<u64>();
         let printing = &self.world.printing;
         println!(
-            "{how}: {} rounds, {} migrations seen, {} lines, {failures} failures",
+            "{how}, {} rounds, {} migrations seen, {} lines, {failures} failures",
             sum(|entry| entry.rounds.load(Relaxed)),
             sum(|entry| entry.migrations.load(Relaxed)),
             printing.lines(),
@@ -150,7 +157,9 @@ impl Run {
             }
             round.number += 1;
             entry.rounds.fetch_add(1, Relaxed);
-            yield_now();
+            if self.yields {
+                yield_now();
+            }
             let now = sys::gettid();
             if now != thread {
                 entry.migrations.fetch_add(1, Relaxed);

@@ -48,7 +48,7 @@ impl Sample {
     fn is_back_to(&self, idle: &Self) -> bool {
         self.descriptors <= idle.descriptors
             && self.threads <= idle.threads
-            && self.census == Census::default()
+            && (self.census.tasks, self.census.coroutines) == (0, 0)
     }
 }
 
@@ -65,7 +65,9 @@ fn threads() -> usize {
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Census { tasks, coroutines } = self.census;
+        let Census {
+            tasks, coroutines, ..
+        } = self.census;
         write!(
             f,
             "{} kB resident, {} descriptors, {} threads, {tasks} tasks, {coroutines} coroutines",

@@ -13,7 +13,7 @@ use crate::driver;
 use crate::sched::{self, Hooks, Settings};
 use crate::stack::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE};
 use crate::sys;
-use crate::tls;
+use crate::tls::{self, Refusal};
 
 /// How the runtime talks to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,9 @@ const MAX_WORKERS: usize = 4096;
 
 /// A shorter time slice would go for the switches.
 const MIN_TIME_SLICE: Duration = Duration::from_micros(50);
+
+/// The variable that goes before [`Config::driver`].
+const DRIVER: &str = "OPEN_COROUTINE_DRIVER";
 
 /// How the runtime is to run. Every setting has a default.
 ///
@@ -193,6 +196,13 @@ impl Config {
         let (driver, no_uring) = self.choose_driver()?;
         let (isolation, mode) = match tls::isolation() {
             Ok(isolation) => (Some(isolation), Mode::Full),
+            // In the other mode nothing would be as the program expects it, and
+            // there are no threads for the workers either. pthread_create(3) knows
+            // one error only.
+            Err(Refusal::NoThread) => {
+                let error = std::io::Error::from_raw_os_error(libc::EAGAIN);
+                return Err(InitError::Worker(error));
+            }
             Err(refusal) => (None, Mode::Restricted(refusal.clone())),
         };
         let may_divert = isolation.is_some() || self.shared_tls_hook;
@@ -250,8 +260,13 @@ impl Config {
         Ok(())
     }
 
+    /// Whether the program or its user wants a certain driver.
+    pub(super) fn asks_for_a_driver(&self) -> bool {
+        self.driver.is_some() || env::var_os(DRIVER).is_some()
+    }
+
     fn choose_driver(&self) -> Result<(driver::Kind, Option<std::io::Error>), InitError> {
-        let forced = match env::var("OPEN_COROUTINE_DRIVER") {
+        let forced = match env::var(DRIVER) {
             Ok(name) => Some(parse_driver(name).map_err(InitError::InvalidConfig)?),
             Err(_) => self.driver,
         };

@@ -33,6 +33,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::config::Chosen;
 use crate::driver::{self, Kind};
 use crate::sched::{self, Census, Shared};
 use crate::sync::{self, futex};
@@ -162,7 +163,18 @@ pub fn init(config: Config) -> Result<(), InitError> {
 }
 
 fn start(config: Config) -> Result<Runtime, InitError> {
-    let chosen = config.choose()?;
+    match start_as(config.clone().choose()?) {
+        // A ring could be made to try, but not one for each worker.
+        Err(InitError::Driver(error)) if !config.asks_for_a_driver() => {
+            let mut runtime = start_as(config.driver(Driver::Epoll).choose()?)?;
+            runtime.capabilities.no_uring = Some(error.to_string());
+            Ok(runtime)
+        }
+        result => result,
+    }
+}
+
+fn start_as(chosen: Chosen) -> Result<Runtime, InitError> {
     overflow::install();
     let count = chosen.settings.workers;
     let queues: Vec<_> = (0..count).map(|_| sched::Queue::new()).collect();

@@ -11,6 +11,8 @@ pub struct Census {
     pub tasks: usize,
     /// Coroutine objects with stacks, those that wait for a task included.
     pub coroutines: usize,
+    /// How often a coroutine was suspended against its will.
+    pub preemptions: u64,
 }
 
 impl Shared {
@@ -18,6 +20,7 @@ impl Shared {
         Census {
             tasks: self.tasks.load(Relaxed),
             coroutines: self.all.lock().len(),
+            preemptions: self.preemptions.load(Relaxed),
         }
     }
 }

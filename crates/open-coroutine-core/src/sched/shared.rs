@@ -205,6 +205,8 @@ pub struct Shared {
     /// Workers that have not stopped.
     running: AtomicU32,
     pub(super) takeovers: AtomicU64,
+    /// How often a coroutine was suspended against its will.
+    pub(super) preemptions: AtomicU64,
 }
 
 // SAFETY: the pointers in `all` and `Seat` are handed over as `Scheduled` says.
@@ -246,6 +248,7 @@ impl Shared {
             spares: Pool::new(usize::MAX, Pool::KEEP_ALIVE),
             running: AtomicU32::new(queues.len() as u32),
             takeovers: AtomicU64::new(0),
+            preemptions: AtomicU64::new(0),
             settings,
         }
     }

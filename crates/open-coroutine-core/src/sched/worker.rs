@@ -353,6 +353,7 @@ impl Worker {
                 self.share();
             }
             Suspend::Preempted => {
+                self.shared.preemptions.fetch_add(1, Relaxed);
                 // First of all, so that those who are due come before it.
                 self.drive();
                 self.requeue(coroutine);
