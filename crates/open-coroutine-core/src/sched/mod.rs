@@ -11,6 +11,7 @@
 //! * `signals`: its signal mask, and the signals that wait for it;
 //!   `process_signals`: which threads take those to the process.
 //! * `handled`: what signal handlers wake.
+//! * `local`: what the running code knows; `locals`: its coroutine-locals.
 //! * `hooks`: the families of functions that suspend a coroutine.
 //! * `ordered`: the queue of what has a priority.
 //! * `sleep`: which worker sleeps and who wakes it; `watch`: who looks after
@@ -33,6 +34,7 @@ mod hooks;
 mod idle;
 mod limit;
 mod local;
+mod locals;
 mod ordered;
 mod process_signals;
 mod scheduled;
@@ -48,6 +50,7 @@ pub use cancel::{
     Cancel, PointWait, cancellation_point, is_cancelled, is_peer, must_unwind, without_cancellation,
 };
 pub use hooks::Hooks;
+pub use locals::local;
 pub use shared::{Settings, Shared};
 pub(crate) use signals::{Carried, carry_signals, inherited_signal_mask};
 pub use signals::{change_signal_mask, sent_signal_to_self};

@@ -22,6 +22,7 @@ use corosensei::{CoroutineResult, Yielder};
 use super::cancel::Cancellation;
 use super::hooks::Hooks;
 use super::local;
+use super::locals::Locals;
 use super::shared::Shared;
 use super::signals::Signals;
 use super::suspend::IoWait;
@@ -98,6 +99,8 @@ pub(crate) struct Scheduled {
     stack: Range<usize>,
     /// Restricted mode: the thread's innermost stack segment while suspended.
     segment: Cell<*const Segment>,
+    /// Restricted mode: what coroutine-locals hold.
+    locals: Locals,
     block: UnsafeCell<Option<tls::Block>>,
     context: UnsafeCell<Context>,
 }
@@ -145,6 +148,7 @@ impl Scheduled {
             listed_at: Cell::new(0),
             stack: stack.usable(),
             segment: Cell::new(ptr::null()),
+            locals: Locals::new(),
             block: UnsafeCell::new(block),
             context: UnsafeCell::new(None),
         })));
@@ -265,6 +269,10 @@ impl Scheduled {
         &self.woken_before
     }
 
+    pub(super) fn locals(&self) -> &Locals {
+        &self.locals
+    }
+
     pub(super) fn listed_at(&self) -> &Cell<usize> {
         &self.listed_at
     }
@@ -379,6 +387,8 @@ impl Scheduled {
                 // As in a fresh block, so that its reset finds nothing to do.
                 Segment::replace_innermost(ptr::null());
                 local::set_coroutine(ptr::null());
+            } else {
+                self.locals.clear();
             }
             command = yielder.suspend(Suspend::Done { ran });
         }
