@@ -14,6 +14,7 @@
 //! * `signals`: its signal mask, and the signals that wait for it;
 //!   `process_signals`: which threads take those to the process.
 //! * `handled`: what signal handlers wake.
+//! * `local`: what the running code knows; `locals`: its coroutine-locals.
 //! * `hooks`: the families of functions that suspend a coroutine.
 //! * `ordered`: the queue of what has a priority.
 //! * `sleep`: which worker sleeps and who wakes it; `README.md` has the steps.
@@ -39,6 +40,7 @@ mod hooks;
 mod idle;
 mod limit;
 mod local;
+mod locals;
 mod migrate;
 mod monitor;
 mod ordered;
@@ -59,6 +61,7 @@ pub use cancel::{
 };
 pub use census::Census;
 pub use hooks::Hooks;
+pub use locals::local;
 pub(crate) use migrate::migration_is_forced;
 pub(crate) use monitor::monitor;
 pub(crate) use preempt::install as install_preemption;
