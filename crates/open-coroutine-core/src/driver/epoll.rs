@@ -65,18 +65,20 @@ impl Epoll {
     ///
     /// Those of `epoll_create1(2)` and `eventfd(2)`.
     pub(super) fn new() -> io::Result<Self> {
+        let (waker, waiters) = (Waker::new()?, FdWaiters::new()?);
         let flags = libc::EPOLL_CLOEXEC as usize;
         // SAFETY: takes an integer.
         let fd = unsafe { sys::syscall(libc::SYS_epoll_create1, [flags, 0, 0, 0, 0, 0]) };
         let driver = Self {
+            // Nothing fails from here on without dropping it, which closes this.
             fd: sys::check(fd)? as RawFd,
             watches: HashMap::default(),
             generation: 0,
             finished: Vec::new(),
             in_flight: 0,
             waits_in_milliseconds: false,
-            waker: Arc::new(Waker::new()?),
-            waiters: Arc::new(FdWaiters::new()?),
+            waker: Arc::new(waker),
+            waiters: Arc::new(waiters),
         };
         let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
         let added = driver.control(libc::EPOLL_CTL_ADD, driver.waker.fd(), events, WAKE_UP);

@@ -72,7 +72,7 @@ pub fn capabilities() -> Capabilities {
     };
     let mode = match tls::isolation() {
         Ok(_) => Mode::Full,
-        Err(refusal) => Mode::Restricted(refusal.clone()),
+        Err(refusal) => Mode::Restricted(refusal),
     };
     let diverts = Hooks::from(mode == Mode::Full);
     Capabilities::new(mode, kind, no_uring, diverts)

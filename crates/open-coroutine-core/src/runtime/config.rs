@@ -3,6 +3,7 @@
 use std::env;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::{InitError, probe_driver, wake_joiners};
 use crate::driver;
 use crate::sched::{Hooks, Settings};
 use crate::stack::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE};
-use crate::tls;
+use crate::tls::{self, Refusal};
 
 /// How the runtime talks to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,11 +151,15 @@ impl Config {
         let workers = self
             .event_loop_size
             .unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
-        let (driver, no_uring) = self.choose_driver()?;
         let (isolation, mode) = match tls::isolation() {
             Ok(isolation) => (Some(isolation), Mode::Full),
-            Err(refusal) => (None, Mode::Restricted(refusal.clone())),
+            // There would be none for the workers either.
+            Err(exhausted @ Refusal::Exhausted(_)) => {
+                return Err(InitError::Worker(io::Error::other(exhausted)));
+            }
+            Err(refusal) => (None, Mode::Restricted(refusal)),
         };
+        let (driver, no_uring) = self.choose_driver()?;
         let may_divert = isolation.is_some() || self.shared_tls_hook;
         let hooks = if may_divert { self.hooks } else { Hooks::NONE };
         Ok(Chosen {
@@ -192,7 +197,7 @@ impl Config {
         Ok(())
     }
 
-    fn choose_driver(&self) -> Result<(driver::Kind, Option<std::io::Error>), InitError> {
+    fn choose_driver(&self) -> Result<(driver::Kind, Option<io::Error>), InitError> {
         let forced = match env::var("OPEN_COROUTINE_DRIVER") {
             Ok(name) => Some(parse_driver(name).map_err(InitError::InvalidConfig)?),
             Err(_) => self.driver,

@@ -70,7 +70,8 @@ pub enum InitError {
     InvalidConfig(InvalidConfig),
     /// The driver that was asked for is not available.
     Driver(io::Error),
-    /// A worker thread could not be started.
+    /// A worker could not be started: there is no thread, no memory, or no file
+    /// descriptor for it.
     Worker(io::Error),
 }
 
@@ -81,7 +82,7 @@ impl fmt::Display for InitError {
             Self::ShuttingDown => "the runtime is shutting down",
             Self::InvalidConfig(_) => "the configuration is invalid",
             Self::Driver(_) => "the driver that was asked for is not available",
-            Self::Worker(_) => "cannot start a worker thread",
+            Self::Worker(_) => "cannot start a worker",
         })
     }
 }
@@ -179,7 +180,7 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         match worker {
             Ok(worker) => workers.push(worker),
             Err(error) => {
-                outcome = Err(InitError::Worker(error));
+                outcome = Err(no_thread(&error));
                 break;
             }
         }
@@ -189,7 +190,7 @@ fn start(config: Config) -> Result<Runtime, InitError> {
     outcome = outcome.and(
         drivers
             .collect::<io::Result<()>>()
-            .map_err(InitError::Driver),
+            .map_err(InitError::Worker),
     );
     if let Err(error) = outcome {
         shared.stop();
@@ -206,6 +207,15 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         shutdown_timeout: chosen.shutdown_timeout,
         capabilities: chosen.capabilities,
     })
+}
+
+/// Says what to do about a thread that does not start.
+fn no_thread(error: &io::Error) -> InitError {
+    let message = format!(
+        "cannot start a thread, see RLIMIT_NPROC, kernel.threads-max, pids.max of the control \
+         group, RLIMIT_AS and the memory left ({error})"
+    );
+    InitError::Worker(io::Error::new(error.kind(), message))
 }
 
 fn join_all(workers: Vec<thread::JoinHandle<()>>) {

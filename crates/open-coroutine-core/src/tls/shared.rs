@@ -14,11 +14,11 @@ use super::{Refusal, is_forced};
 /// # Errors
 ///
 /// [`Refusal::Forced`] or [`Refusal::Platform`].
-pub fn isolation() -> Result<&'static Isolation, &'static Refusal> {
+pub fn isolation() -> Result<&'static Isolation, Refusal> {
     Err(if is_forced() {
-        &Refusal::Forced
+        Refusal::Forced
     } else {
-        &Refusal::Platform
+        Refusal::Platform
     })
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use io_uring::squeue::Entry;
 use io_uring::{Builder, CompletionQueue, IoUring, Probe, opcode};
 
+use crate::driver::OUT_OF_DESCRIPTORS;
 use crate::sys;
 
 /// Entries of the submission queue. A batch is rarely larger, and a full queue
@@ -264,7 +265,7 @@ fn explain(error: &io::Error) -> io::Error {
         Some(libc::EPERM) if is_disabled() => "sysctl kernel.io_uring_disabled forbids it",
         Some(libc::EPERM | libc::EACCES) => "a seccomp filter or security module forbids it",
         Some(libc::ENOMEM) => "no memory, or the limit of locked memory (ulimit -l) is too low",
-        Some(libc::EMFILE | libc::ENFILE) => "out of file descriptors",
+        Some(libc::EMFILE | libc::ENFILE) => OUT_OF_DESCRIPTORS,
         Some(libc::EINVAL) => "the kernel is too old",
         _ => "unexpected error",
     };

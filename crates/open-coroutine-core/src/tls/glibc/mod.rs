@@ -44,6 +44,7 @@ use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
+use std::thread;
 
 pub use block::Block;
 pub use task::{begin, end, key_created, key_deleted};
@@ -59,6 +60,8 @@ const MAX_WORDS: usize = 4;
 
 /// No owner can hold it: the answer is a property of the process.
 static DECISION: OnceLock<Result<&'static Isolation, Refusal>> = OnceLock::new();
+/// Held while one looks for the answer, which is done once.
+static DECIDING: Lock<()> = Lock::new(());
 
 /// What [`isolation`] has decided, if it has and coroutines get their own.
 pub fn decided() -> Option<&'static Isolation> {
@@ -71,20 +74,29 @@ pub fn decided() -> Option<&'static Isolation> {
 ///
 /// # Errors
 ///
-/// Why they do not.
-pub fn isolation() -> Result<&'static Isolation, &'static Refusal> {
-    let decision = DECISION.get_or_init(|| {
-        if is_forced() {
-            return Err(Refusal::Forced);
-        }
-        // On a thread of its own: the process becomes multi-threaded, which
-        // changes what malloc uses, and the thread is one of `pthread_create`.
-        match std::thread::Builder::new().spawn(probe::decide) {
-            Ok(thread) => thread.join().unwrap_or(Err(Refusal::SelfTest("panic"))),
-            Err(_) => Err(Refusal::Probe("no thread")),
-        }
-    });
-    decision.as_ref().copied()
+/// Why they do not. [`Refusal::Exhausted`] is no decision: ask again.
+pub fn isolation() -> Result<&'static Isolation, Refusal> {
+    let _deciding = DECIDING.lock();
+    if let Some(decision) = DECISION.get() {
+        return decision.clone();
+    }
+    let decision = if is_forced() {
+        Err(Refusal::Forced)
+    } else {
+        decide()
+    };
+    if !matches!(decision, Err(Refusal::Exhausted(_))) {
+        DECISION.get_or_init(|| decision.clone());
+    }
+    decision
+}
+
+/// Looks on a thread of its own: the process becomes multi-threaded, which
+/// changes what malloc uses, and the thread is one of `pthread_create`.
+fn decide() -> Result<&'static Isolation, Refusal> {
+    let prober = thread::Builder::new().spawn(probe::decide);
+    let prober = prober.map_err(|_| Refusal::Exhausted("thread"))?;
+    prober.join().unwrap_or(Err(Refusal::SelfTest("panic")))
 }
 
 /// Proof that coroutines own their TLS, and what is needed to give it to them.
