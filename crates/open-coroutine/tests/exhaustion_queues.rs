@@ -46,37 +46,42 @@ fn a_million_queued_tasks_all_run() {
     });
 }
 
+/// Two tasks that run until `is_open`.
+fn guards(is_open: &Arc<AtomicBool>) -> [JoinHandle<()>; 2] {
+    [(); 2].map(|()| {
+        let is_open = is_open.clone();
+        spawn(move || {
+            while !is_open.load(SeqCst) {
+                sleep(Duration::from_millis(1));
+            }
+        })
+    })
+}
+
 #[test]
 fn a_million_tasks_queue_behind_two_places() {
     child::succeeds("a_million_tasks_queue_behind_two_places", || {
-        for driver in [Driver::IoUring, Driver::Epoll] {
-            for workers in [1, 2] {
-                let config = Config::default().driver(driver).event_loop_size(workers);
-                init(config.max_size(2)).unwrap();
-                let open = Arc::new(AtomicBool::new(false));
-                let guards = [(); 2].map(|()| {
-                    let open = open.clone();
-                    spawn(move || {
-                        while !open.load(SeqCst) {
-                            sleep(Duration::from_millis(1));
-                        }
-                    })
+        for workers in [1, 2] {
+            let config = Config::default().event_loop_size(workers);
+            init(config.max_size(2)).unwrap();
+            let is_open = Arc::new(AtomicBool::new(false));
+            let guards = guards(&is_open);
+            let (ran, live) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            for _ in 0..1_000_000 {
+                let (ran, live) = (ran.clone(), live.clone());
+                spawn(move || {
+                    assert!(live.fetch_add(1, SeqCst) < 2);
+                    live.fetch_sub(1, SeqCst);
+                    ran.fetch_add(1, SeqCst);
                 });
-                let (ran, live) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-                for _ in 0..1_000_000 {
-                    let (ran, live) = (ran.clone(), live.clone());
-                    spawn(move || {
-                        assert!(live.fetch_add(1, SeqCst) < 2);
-                        live.fetch_sub(1, SeqCst);
-                        ran.fetch_add(1, SeqCst);
-                    });
-                }
-                assert_eq!(0, ran.load(SeqCst));
-                open.store(true, SeqCst);
-                guards.map(|guard| guard.join().unwrap());
-                wait_for(1_000_000, &ran);
-                shutdown().unwrap();
             }
+            assert_eq!(0, ran.load(SeqCst));
+            is_open.store(true, SeqCst);
+            for guard in guards {
+                guard.join().unwrap();
+            }
+            wait_for(1_000_000, &ran);
+            shutdown().unwrap();
         }
     });
 }
@@ -203,12 +208,17 @@ fn floods_of_any_priority_starve_no_other() {
             }
             for priority in [i64::MIN, -1, 0, 1, i64::MAX] {
                 let task = Builder::new().priority(priority);
-                task.spawn(works).unwrap().join().unwrap();
+                let task = task.spawn(|| {
+                    yield_now();
+                    spawn(|| sleep(Duration::from_micros(10))).join()
+                });
+                task.unwrap().join().unwrap().unwrap();
             }
             is_over.store(true, SeqCst);
             while running.load(SeqCst) > 0 {
                 sleep(Duration::from_millis(1));
             }
+            works();
         });
     });
 }

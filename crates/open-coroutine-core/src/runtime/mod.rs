@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use crate::driver::{self, Kind};
 use crate::sched::{self, Shared};
 use crate::sync::{self, futex};
+use crate::sys;
 use crate::task::Waiters;
 use crate::util::handler;
 use crate::util::lock::Lock;
@@ -180,7 +181,7 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         match worker {
             Ok(worker) => workers.push(worker),
             Err(error) => {
-                outcome = Err(no_thread(&error));
+                outcome = Err(InitError::Worker(sys::explain_no_thread(&error)));
                 break;
             }
         }
@@ -207,15 +208,6 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         shutdown_timeout: chosen.shutdown_timeout,
         capabilities: chosen.capabilities,
     })
-}
-
-/// Says what to do about a thread that does not start.
-fn no_thread(error: &io::Error) -> InitError {
-    let message = format!(
-        "cannot start a thread, see RLIMIT_NPROC, kernel.threads-max, pids.max of the control \
-         group, RLIMIT_AS and the memory left ({error})"
-    );
-    InitError::Worker(io::Error::new(error.kind(), message))
 }
 
 fn join_all(workers: Vec<thread::JoinHandle<()>>) {

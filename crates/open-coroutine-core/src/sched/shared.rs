@@ -169,7 +169,7 @@ impl Shared {
             closing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             pool: Pool::default(),
-            waits: Pool::new(usize::MAX, Pool::KEEP_ALIVE),
+            waits: Pool::new(Pool::UNLIMITED, Pool::KEEP_ALIVE),
             settings,
         }
     }

@@ -53,3 +53,12 @@ pub(crate) fn leave_descriptors(spare: u64) -> Limit {
     };
     Limit::lower(libc::RLIMIT_NOFILE, lowest as u64 + spare)
 }
+
+/// The number in a line of `/proc/self/status`.
+#[allow(dead_code, reason = "not every test file uses every function")]
+pub(crate) fn status(key: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    let number = line.split_whitespace().nth(1).unwrap();
+    number.parse().unwrap()
+}

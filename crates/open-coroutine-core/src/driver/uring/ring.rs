@@ -242,7 +242,8 @@ pub(in crate::driver) fn probe() -> io::Result<()> {
         let (ring, _) = build()?;
         check_features(&ring)?;
         probe_opcodes(&ring).map(drop)
-    })?;
+    });
+    let probe = probe.map_err(|error| sys::explain_no_thread(&error))?;
     probe.join().expect("a probe returns its errors")
 }
 
