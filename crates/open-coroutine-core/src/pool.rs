@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use crate::stack;
 use crate::sys;
+use crate::util::child;
 use crate::util::lock::Lock;
 
 /// What a thread of the pool runs.
@@ -180,9 +181,14 @@ impl Shared {
     /// The life of a thread.
     fn serve(&self, seat: &Arc<Seat>) {
         sys::set_signal_mask(sys::DEFERRABLE_SIGNALS);
+        let generation = child::generation();
         let mut next = seat.take();
         while let Some(job) = next {
             run(job);
+            if generation != child::generation() {
+                // The job has forked: the pool is the parent's.
+                return;
+            }
             next = self.next_job(seat);
         }
     }

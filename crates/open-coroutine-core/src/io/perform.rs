@@ -11,6 +11,7 @@ use super::descriptor::is_nonblocking;
 use crate::driver::Op;
 use crate::pool::Pool;
 use crate::sched::{self, Carried, Waiter};
+use crate::util::child;
 
 pub(super) const EAGAIN: isize = -(libc::EAGAIN as isize);
 const EINTR: isize = -(libc::EINTR as isize);
@@ -258,6 +259,7 @@ impl<T> Clone for SendMut<T> {
 impl<T> Copy for SendMut<T> {}
 
 fn run_offloaded<R, J: FnOnce() -> R>(state: SendMut<Offloaded<J, R>>, waiter: Waiter) {
+    let generation = child::generation();
     // SAFETY: `offload` waits, and touches the state only after the wake.
     unsafe {
         let job = (*state.0).job.take().expect("run once");
@@ -266,6 +268,10 @@ fn run_offloaded<R, J: FnOnce() -> R>(state: SendMut<Offloaded<J, R>>, waiter: W
             None => run(),
             Some(signals) => signals.run(run),
         };
+        if generation != child::generation() {
+            // The job has forked: who waits does so in the parent.
+            return;
+        }
         (*state.0).result = Some(result);
         waiter.wake();
     }

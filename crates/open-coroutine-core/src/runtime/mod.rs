@@ -3,6 +3,7 @@
 //! * `config`: what users can set, and which values make no sense.
 //! * `capabilities`: mode and driver, and why.
 //! * `credentials`: setuid on a plain thread, while coroutines run.
+//! * `fork`: what becomes of all that in a child process.
 //! * `overflow`: the report of a stack overflow.
 //! * `spawn`: from a closure to a queued task.
 //!
@@ -12,11 +13,13 @@
 mod capabilities;
 mod config;
 mod credentials;
+mod fork;
 mod overflow;
 mod spawn;
 
 pub use capabilities::{Capabilities, Mode, capabilities};
 pub use config::{Config, Driver, InvalidConfig};
+pub use fork::abandon;
 pub use spawn::{Builder, current, spawn};
 
 use std::error::Error;
@@ -32,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use crate::driver::{self, Kind};
 use crate::sched::{self, Shared};
-use crate::sync::{self, futex};
+use crate::sync::futex;
 use crate::sys;
 use crate::task::Waiters;
 use crate::util::handler;
@@ -304,22 +307,6 @@ pub fn notify_close_range(first: RawFd, last: RawFd) {
 /// notices need: whoever waits goes on to wait, as threads do.
 fn may_lock() -> bool {
     !handler::is_inside()
-}
-
-/// To be called first of all in the child of a fork, whose only thread goes on
-/// as the caller: its calls block, and it leaves alone what is its parent's.
-/// Async-signal-safe.
-///
-/// # Safety
-///
-/// No other thread exists in this process.
-pub unsafe fn abandon() {
-    sched::stop_diverting();
-    // SAFETY: the caller's promise; he is not inside of these modules.
-    unsafe {
-        sync::abandon();
-        driver::abandon();
-    }
 }
 
 /// Calls `body` with the caller's scheduler, or the one that runs.

@@ -12,6 +12,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::io;
 use std::ops::Range;
+use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Instant;
@@ -344,6 +345,12 @@ impl Scheduled {
             if let Some(isolation) = self.isolation {
                 // SAFETY: on the coroutine's own block, at the end of a task.
                 unsafe { tls::end(isolation) };
+            }
+            if !local::left().is_null() {
+                // The child of a fork ends with its only thread.
+                process::exit(0);
+            }
+            if self.isolation.is_some() {
                 // As in a fresh block, so that its reset finds nothing to do.
                 Segment::replace_innermost(ptr::null());
                 local::set_coroutine(ptr::null());

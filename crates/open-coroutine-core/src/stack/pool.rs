@@ -121,11 +121,7 @@ impl StackPool {
 
     const fn with(guards: Guards) -> Self {
         Self {
-            state: Lock::new(State {
-                guards,
-                reserve: None,
-                classes: Vec::new(),
-            }),
+            state: Lock::new(State::new(guards)),
         }
     }
 
@@ -196,6 +192,17 @@ impl StackPool {
     /// stacks to half of vm.max_map_count. Known after the first stack.
     pub fn is_limited_by_mappings(&self) -> bool {
         self.state.lock().guards == Guards::Protection
+    }
+
+    /// Goes on in the child of a fork: if another thread was about to change what
+    /// there is, all of it is forgotten but for the stacks in use.
+    ///
+    /// # Safety
+    ///
+    /// No other thread exists, and the caller's is not inside this module.
+    pub unsafe fn abandon(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.state.abandon_held(State::new(Guards::Untested)) };
     }
 
     /// Takes the slot of a stack, warm, from its last owner.
@@ -314,6 +321,14 @@ impl Default for StackPool {
 }
 
 impl State {
+    const fn new(guards: Guards) -> Self {
+        Self {
+            guards,
+            reserve: None,
+            classes: Vec::new(),
+        }
+    }
+
     fn find(&self, layout: Layout) -> Result<usize, usize> {
         self.classes
             .binary_search_by_key(&layout.size, |class| class.layout.size)
@@ -321,9 +336,14 @@ impl State {
 
     /// The class of a slot that is not in a list.
     fn class(&mut self, layout: Layout) -> &mut Class {
-        let index = self
-            .find(layout)
-            .expect("a class stays while it has slots (invariant 4)");
+        let index = self.find(layout).unwrap_or_else(|index| {
+            // A class stays while it has slots (invariant 4), but for the stacks
+            // that `abandon` leaves in use. This is the first one to come back.
+            let mut class = Class::new(layout);
+            class.total = 1;
+            self.classes.insert(index, class);
+            index
+        });
         &mut self.classes[index]
     }
 

@@ -170,6 +170,24 @@ impl Isolation {
     }
 }
 
+/// Frees what other threads hold, in the child of a fork. Blocks that were about
+/// to be listed or taken out are forgotten, and with them others: those of the
+/// parent's coroutines, which never run here.
+///
+/// # Safety
+///
+/// No other thread exists, and the caller's is not inside this module.
+pub unsafe fn abandon() {
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        DECIDING.abandon_held(());
+        if let Some(isolation) = decided() {
+            isolation.adoption.abandon_held(());
+            isolation.live.abandon();
+        }
+    }
+}
+
 impl fmt::Debug for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Isolation")
