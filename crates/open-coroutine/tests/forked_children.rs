@@ -152,25 +152,31 @@ fn a_child_can_become_another_program() {
     });
 }
 
+fn exit_at_once() {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(4) }
+}
+
+fn exit_quickly() {
+    // SAFETY: ends the process.
+    unsafe { quick_exit(5) }
+}
+
+fn terminate() {
+    // SAFETY: sends a signal to this process.
+    unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
+}
+
 #[test]
 fn a_child_ends_like_that_of_a_thread() {
     child::succeeds("a_child_ends_like_that_of_a_thread", || {
         beside_traffic(|| {
-            type End = fn();
-            let ends: [(End, c_int); 5] = [
+            let ends: [(fn(), c_int); 5] = [
                 (|| process::exit(3), 3 << 8),
-                // SAFETY: ends the child.
-                (|| unsafe { libc::_exit(4) }, 4 << 8),
-                // SAFETY: as above.
-                (|| unsafe { quick_exit(5) }, 5 << 8),
+                (exit_at_once, 4 << 8),
+                (exit_quickly, 5 << 8),
                 (|| process::abort(), libc::SIGABRT),
-                // SAFETY: as above.
-                (
-                    || unsafe {
-                        libc::kill(libc::getpid(), libc::SIGTERM);
-                    },
-                    libc::SIGTERM,
-                ),
+                (terminate, libc::SIGTERM),
             ];
             for (end, expected) in ends {
                 assert_eq!(expected, status_of(end) & !0x80);

@@ -65,7 +65,13 @@ impl Epoll {
     ///
     /// Those of `epoll_create1(2)` and `eventfd(2)`.
     pub(super) fn new() -> io::Result<Self> {
-        let (waker, waiters) = (Waker::new()?, FdWaiters::new()?);
+        Self::with(Arc::new(Waker::new()?), Arc::new(FdWaiters::new()?))
+    }
+
+    /// # Errors
+    ///
+    /// Those of `epoll_create1(2)`.
+    pub(super) fn with(waker: Arc<Waker>, waiters: Arc<FdWaiters>) -> io::Result<Self> {
         let flags = libc::EPOLL_CLOEXEC as usize;
         // SAFETY: takes an integer.
         let fd = unsafe { sys::syscall(libc::SYS_epoll_create1, [flags, 0, 0, 0, 0, 0]) };
@@ -77,13 +83,17 @@ impl Epoll {
             finished: Vec::new(),
             in_flight: 0,
             waits_in_milliseconds: false,
-            waker: Arc::new(waker),
-            waiters: Arc::new(waiters),
+            waker,
+            waiters,
         };
         let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
         let added = driver.control(libc::EPOLL_CTL_ADD, driver.waker.fd(), events, WAKE_UP);
         sys::check(added)?;
         Ok(driver)
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
     }
 
     pub(super) fn supports(op: &Op) -> bool {

@@ -4,13 +4,15 @@ use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use super::perform::{Awaits, EXPIRED, by_driver, call, wait_ready};
+use super::perform::{Awaits, EINTR, EXPIRED, by_driver, call, wait_ready};
 use crate::driver::Op;
-use crate::sched;
+use crate::sched::{self, Cancel, Wake};
 use crate::sys;
 
 const UNPOLLABLE: isize = -(libc::EINVAL as isize);
 const NOT_PERMITTED: isize = -(libc::EPERM as isize);
+/// The calling task was asked to end.
+const CANCELLED: isize = -(libc::ECANCELED as isize);
 
 /// When a wait of `timeout` ends, if it has an end.
 fn deadline_after(timeout: Option<Duration>) -> Option<Instant> {
@@ -81,7 +83,18 @@ unsafe fn poll_now(fds: *mut libc::pollfd, count: libc::nfds_t) -> isize {
         0,
     ];
     // SAFETY: the caller's promise; `timeout` lives across the call.
-    unsafe { sys::syscall(libc::SYS_ppoll, args) }
+    look(|| unsafe { sys::syscall(libc::SYS_ppoll, args) })
+}
+
+/// Repeats a call that does not wait, and fails all the same if a signal is just
+/// arriving: the coroutine's preemption, for example.
+fn look(call: impl Fn() -> isize) -> isize {
+    loop {
+        let found = call();
+        if found != EINTR {
+            return found;
+        }
+    }
 }
 
 /// The sets of descriptors that `select(2)` takes and changes.
@@ -191,7 +204,7 @@ impl FdSets {
             0,
         ];
         // SAFETY: the caller's promise; `timeout` lives across the call.
-        unsafe { sys::syscall(libc::SYS_pselect6, args) }
+        look(|| unsafe { sys::syscall(libc::SYS_pselect6, args) })
     }
 }
 
@@ -248,7 +261,11 @@ fn wait_for(
     deadline: Option<Instant>,
     answer: impl Fn(isize) -> Option<isize>,
 ) -> isize {
-    if let Some(result) = answer(wait_any(fds, deadline)) {
+    let cancel = match fds.iter().any(|entry| sched::is_peer(entry.fd)) {
+        true => Cancel::Always,
+        false => Cancel::Never,
+    };
+    if let Some(result) = answer(wait_any(fds, deadline, cancel)) {
         return result;
     }
     // Something ends the wait and not the call: for io_uring that the other side
@@ -260,7 +277,7 @@ fn wait_for(
         Err(error) => return error,
     };
     loop {
-        let waited = wait_ready(changes.0, libc::POLLIN as u32, deadline);
+        let waited = wait_ready(changes.0, libc::POLLIN as u32, deadline, cancel);
         changes.forget();
         if let Some(result) = answer(waited) {
             return result;
@@ -271,21 +288,21 @@ fn wait_for(
 /// Waits until one of `fds`, which are different ones, may be ready. Several are
 /// put into an epoll set of their own, which is a descriptor that can be waited
 /// for like any other.
-fn wait_any(fds: &[libc::pollfd], deadline: Option<Instant>) -> isize {
+fn wait_any(fds: &[libc::pollfd], deadline: Option<Instant>, cancel: Cancel) -> isize {
     match fds {
-        [] => {
-            sched::prepare_wait();
-            sched::wait(deadline);
-            EXPIRED
-        }
-        [one] => match wait_ready(one.fd, u32::from(one.events as u16), deadline) {
+        [] => match (sched::sleep_until(deadline), deadline) {
+            (Some(Wake::Notified), None) => CANCELLED,
+            // A sleep, which may be cut short.
+            _ => EXPIRED,
+        },
+        [one] => match wait_ready(one.fd, u32::from(one.events as u16), deadline, cancel) {
             // io_uring and epoll refuse files, which are ready for anything but
             // what was asked for.
-            UNPOLLABLE | NOT_PERMITTED => wait_any(&[], deadline),
+            UNPOLLABLE | NOT_PERMITTED => wait_any(&[], deadline, cancel),
             result => result,
         },
         _ => match EpollSet::of(fds, 0) {
-            Ok(set) => wait_ready(set.0, libc::POLLIN as u32, deadline),
+            Ok(set) => wait_ready(set.0, libc::POLLIN as u32, deadline, cancel),
             Err(error) => error,
         },
     }
@@ -365,7 +382,7 @@ pub unsafe fn epoll_wait(
         if ready != 0 || timeout == Some(Duration::ZERO) {
             return ready;
         }
-        match wait_ready(fd, libc::POLLIN as u32, deadline) {
+        match wait_ready(fd, libc::POLLIN as u32, deadline, Cancel::Always) {
             0.. => {}
             EXPIRED => return now(),
             error => return error,
@@ -394,7 +411,7 @@ pub unsafe fn futex_wait(
     };
     if sched::driver_supports(&op) {
         // SAFETY: the caller's promise; the driver supports it.
-        unsafe { by_driver(op, deadline) };
+        unsafe { by_driver(op, deadline, Cancel::Never) };
         return;
     }
     let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));

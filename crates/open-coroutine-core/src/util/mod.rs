@@ -3,4 +3,5 @@
 pub mod child;
 pub mod handler;
 pub mod lock;
+pub mod preempt;
 pub mod sync;
