@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::sched;
+use crate::sched::{self, Shared};
 use crate::sync::{self, futex};
 use crate::task::{Failure, Join, Run, Waiters};
 
@@ -18,6 +18,8 @@ use crate::task::{Failure, Join, Run, Waiters};
 /// It is also a `Future`, so that it can be awaited from any executor.
 pub struct JoinHandle<R> {
     task: Arc<dyn Join<R>>,
+    /// The runtime that the task belongs to.
+    shared: Arc<Shared>,
 }
 
 /// Why a join gave no result.
@@ -42,8 +44,12 @@ pub struct Payload(Box<dyn Any + Send>);
 unsafe impl Sync for Payload {}
 
 impl<R> JoinHandle<R> {
-    pub(crate) fn new(task: Arc<dyn Join<R>>) -> Self {
-        Self { task }
+    pub(crate) fn new(task: Arc<dyn Join<R>>, shared: Arc<Shared>) -> Self {
+        Self { task, shared }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Waits until the task has ended and its thread-locals are destroyed, and
@@ -74,6 +80,37 @@ impl<R> JoinHandle<R> {
         }
     }
 
+    /// Asks the task to end, and does not wait for that. Returns whether it still
+    /// can: nobody has asked before, and it has no result yet.
+    ///
+    /// A task that has not started never does: its closure is dropped here. One that
+    /// has started goes on until it waits for a socket, a pipe or a timer: such a
+    /// call then fails with `ECANCELED`, and a sleep returns early. Functions of this
+    /// library that wait, as [`sleep`](crate::time::sleep),
+    /// [`yield_now`](crate::time::yield_now) and [`park`](crate::sync::park), unwind
+    /// the task, so that its destructors run. Nothing else shows: locks, channels,
+    /// joins, files. Whoever computes for long asks
+    /// [`is_cancelled`](crate::sched::is_cancelled).
+    ///
+    /// A task that returns nevertheless has the result that it returns; one that was
+    /// unwound, or never started, has [`JoinError::Cancelled`].
+    pub fn cancel(&self) -> bool {
+        cancel(&self.shared, &self.task.clone().as_run())
+    }
+
+    /// Whether the task was asked to end, by [`cancel`](Self::cancel).
+    pub fn is_cancelled(&self) -> bool {
+        self.task.is_cancelled()
+    }
+
+    /// A handle that [cancels](Self::cancel) the task when it is dropped.
+    pub fn cancel_on_drop(self) -> CancelOnDrop<R> {
+        CancelOnDrop {
+            canceller: Canceller(Some(self.as_task())),
+            handle: self,
+        }
+    }
+
     /// Whether the task has ended, so that a join would not wait.
     pub fn is_finished(&self) -> bool {
         self.task.is_done()
@@ -94,8 +131,13 @@ impl<R> JoinHandle<R> {
     where
         R: 'static,
     {
+        self.as_task()
+    }
+
+    fn as_task(&self) -> TaskHandle {
         TaskHandle {
             task: self.task.clone().as_run(),
+            shared: self.shared.clone(),
         }
     }
 
@@ -153,6 +195,67 @@ impl<R> fmt::Debug for JoinHandle<R> {
     }
 }
 
+/// A [`JoinHandle`] that cancels its task when it is dropped. That does not wait for
+/// the end of the task, which is detached.
+///
+/// # Examples
+///
+/// ```
+/// use open_coroutine_core::{runtime::spawn, sync::park};
+///
+/// let helper = spawn(park).cancel_on_drop();
+/// // Whatever ends this block also ends the helper.
+/// drop(helper);
+/// ```
+#[derive(Debug)]
+#[must_use = "the task is cancelled when this is dropped"]
+pub struct CancelOnDrop<R> {
+    handle: JoinHandle<R>,
+    canceller: Canceller,
+}
+
+impl<R> CancelOnDrop<R> {
+    /// The handle, to look at or to join for a limited time.
+    pub fn handle(&self) -> &JoinHandle<R> {
+        &self.handle
+    }
+
+    /// Waits for the task, as [`JoinHandle::join`] does.
+    ///
+    /// # Errors
+    ///
+    /// Those of `join`.
+    pub fn join(self) -> Result<R, JoinError> {
+        self.handle.join()
+    }
+
+    /// The handle. The task is not cancelled any more when that is dropped.
+    pub fn keep(mut self) -> JoinHandle<R> {
+        self.canceller.0 = None;
+        self.handle
+    }
+}
+
+/// Cancels a task when it is dropped.
+#[derive(Debug)]
+struct Canceller(Option<TaskHandle>);
+
+impl Drop for Canceller {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.cancel();
+        }
+    }
+}
+
+impl<R> Future for CancelOnDrop<R> {
+    type Output = Result<R, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.handle).poll(context)
+    }
+}
+
 impl JoinError {
     /// The payload of the task's panic, to look at or to resume.
     ///
@@ -169,6 +272,11 @@ impl JoinError {
     /// Whether the task panicked.
     pub fn is_panic(&self) -> bool {
         matches!(self, Self::Panicked(_))
+    }
+
+    /// Whether the task was cancelled, or its runtime was shut down before it ended.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Cancelled)
     }
 
     /// Whether the time was over before the task ended.
@@ -221,15 +329,29 @@ impl Error for JoinError {
 }
 
 /// A task, seen from outside or by itself.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TaskHandle {
     task: Arc<dyn Run>,
+    shared: Arc<Shared>,
 }
 
 impl TaskHandle {
     /// The task that the caller belongs to.
     pub(crate) fn current() -> Option<Self> {
-        sched::current_task().map(|task| Self { task })
+        Some(Self {
+            task: sched::current_task()?,
+            shared: sched::current_shared()?,
+        })
+    }
+
+    /// Asks the task to end, as [`JoinHandle::cancel`] does.
+    pub fn cancel(&self) -> bool {
+        cancel(&self.shared, &self.task)
+    }
+
+    /// Whether the task was asked to end.
+    pub fn is_cancelled(&self) -> bool {
+        self.task.is_cancelled()
     }
 
     /// A number that no other task of this process has.
@@ -251,4 +373,23 @@ impl TaskHandle {
     pub fn unpark(&self) {
         sync::unpark(&*self.task);
     }
+}
+
+impl fmt::Debug for TaskHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskHandle")
+            .field("id", &self.id())
+            .field("name", &self.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks `task`, one of `shared`, to end. Returns whether it still can: nobody has
+/// asked before, and it has no result yet. One that has not started is dropped.
+fn cancel(shared: &Shared, task: &Arc<dyn Run>) -> bool {
+    let key = shared.cancel(task);
+    if let Some(key @ 1..) = key {
+        futex::wake_coroutines_at(key);
+    }
+    key.is_some()
 }

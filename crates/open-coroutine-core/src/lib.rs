@@ -7,12 +7,13 @@
 //!
 //! ```text
 //! runtime                                 start, stop, configuration
-//! io  sync  time  join                    what a coroutine calls; each ends in a suspend
+//! io  sync  time  join  block_on          what a coroutine calls; each ends in a suspend
 //! sched                                   who runs, where and when
 //! driver  pool  timer  coroutine  task    mechanisms; know nothing of sched
 //! stack  tls  sys  util                   leaves
 //! ```
 
+pub mod block_on;
 pub mod coroutine;
 pub mod driver;
 pub mod io;

@@ -11,10 +11,10 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
 use std::task::Waker;
 
 use crate::sys::SignalSet;
@@ -45,8 +45,23 @@ pub enum Failure {
     Panicked(Box<dyn Any + Send>),
     /// It could not be given a stack or thread-local storage.
     NotStarted(io::Error),
-    /// The runtime stopped before it started.
+    /// It was asked to end before it started, or has unwound because of that;
+    /// or the runtime stopped before it started.
     Cancelled,
+}
+
+/// What unwinds a task that was asked to end.
+struct Unwinding;
+
+/// Ends the calling task by unwinding its stack, if it was asked to end. The
+/// panic hook is not called.
+pub fn unwind() -> ! {
+    resume_unwind(Box::new(Unwinding))
+}
+
+/// Whether `payload` is what [`unwind`] unwinds with.
+pub fn is_unwinding(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<Unwinding>()
 }
 
 /// The runtime's view of a task.
@@ -55,11 +70,28 @@ pub trait Run: Send + Sync {
     fn meta(&self) -> &Meta;
 
     /// Runs the closure, on the coroutine that was made for it, and stores the
-    /// result. A second call does nothing.
-    fn run(&self);
+    /// result. False if it was [claimed](Self::is_claimed) before.
+    #[must_use = "whoever has claimed the closure tells of the task's end"]
+    fn run(&self) -> bool;
 
-    /// Stores `failure` in place of a result. Does nothing after [`run`](Self::run).
-    fn fail(&self, failure: Failure);
+    /// Drops the closure, and stores `failure` in place of a result. False if it
+    /// was [claimed](Self::is_claimed) before.
+    #[must_use = "whoever has claimed the closure tells of the task's end"]
+    fn fail(&self, failure: Failure) -> bool;
+
+    /// Whether [`run`](Self::run) or [`fail`](Self::fail) was called.
+    fn is_claimed(&self) -> bool;
+
+    /// Notes that the task was asked to end. Returns whether it still can: nobody
+    /// has asked before, and it has no result yet.
+    #[must_use = "the request must be passed on"]
+    fn cancel(&self) -> bool;
+
+    /// Whether it was asked to end.
+    fn is_cancelled(&self) -> bool;
+
+    /// What runs the task; for the scheduler, which knows what that is.
+    fn runner(&self) -> &AtomicPtr<()>;
 
     /// Marks the end of the task, after its thread-locals are gone. Returns
     /// who waits for it, if somebody does, and on which word.
@@ -86,6 +118,9 @@ pub trait Join<R>: Send + Sync {
     /// Whether there is nothing to wait for: the task is done, or left behind.
     fn is_over(&self) -> bool;
 
+    /// Whether it was asked to end.
+    fn is_cancelled(&self) -> bool;
+
     /// The word and the value to wait for it to change from, or `None` if the
     /// task is over. Waking is asked for before this returns.
     fn prepare_wait(&self, waiter: Waiters) -> Option<(&AtomicU32, u32)>;
@@ -109,6 +144,7 @@ struct Task<F, R> {
     state: State,
     park_token: AtomicU32,
     claimed: AtomicU32,
+    runner: AtomicPtr<()>,
     closure: UnsafeCell<Option<F>>,
     result: UnsafeCell<Option<Result<R, Failure>>>,
     waker: Lock<Option<Waker>>,
@@ -130,6 +166,7 @@ where
         state: State::new(),
         park_token: AtomicU32::new(0),
         claimed: AtomicU32::new(0),
+        runner: AtomicPtr::default(),
         closure: UnsafeCell::new(Some(closure)),
         result: UnsafeCell::new(None),
         waker: Lock::new(None),
@@ -160,6 +197,15 @@ where
         }
     }
 
+    /// Why the closure unwound.
+    fn failure(&self, payload: Box<dyn Any + Send>) -> Failure {
+        if is_unwinding(&*payload) && self.state.is_cancelled() {
+            Failure::Cancelled
+        } else {
+            Failure::Panicked(payload)
+        }
+    }
+
     /// After the end was marked: wakes who polls the handle, and says who else
     /// waits.
     fn announce(&self, waiters: Option<Waiters>) -> Option<(&AtomicU32, Waiters)> {
@@ -187,17 +233,38 @@ where
         &self.meta
     }
 
-    fn run(&self) {
-        if let Some(closure) = self.claim() {
-            self.store(catch_unwind(AssertUnwindSafe(closure)).map_err(Failure::Panicked));
-        }
+    fn run(&self) -> bool {
+        let Some(closure) = self.claim() else {
+            return false;
+        };
+        let result = catch_unwind(AssertUnwindSafe(closure));
+        self.store(result.map_err(|payload| self.failure(payload)));
+        true
     }
 
-    fn fail(&self, failure: Failure) {
-        if let Some(closure) = self.claim() {
-            contain(|| drop(closure));
-            self.store(Err(failure));
-        }
+    fn fail(&self, failure: Failure) -> bool {
+        let Some(closure) = self.claim() else {
+            return false;
+        };
+        contain(|| drop(closure));
+        self.store(Err(failure));
+        true
+    }
+
+    fn is_claimed(&self) -> bool {
+        self.claimed.load(Relaxed) != 0
+    }
+
+    fn cancel(&self) -> bool {
+        self.state.cancel()
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.state.is_cancelled()
+    }
+
+    fn runner(&self) -> &AtomicPtr<()> {
+        &self.runner
     }
 
     fn finish(&self) -> Option<(&AtomicU32, Waiters)> {
@@ -228,6 +295,10 @@ where
 
     fn is_over(&self) -> bool {
         self.state.is_over()
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.state.is_cancelled()
     }
 
     fn prepare_wait(&self, waiter: Waiters) -> Option<(&AtomicU32, u32)> {
@@ -307,7 +378,7 @@ mod tests {
     fn the_result_moves_out_once() {
         let (run, join) = new(Meta::default(), || 42);
         assert!(join.take().is_none());
-        run.run();
+        assert!(run.run());
         assert!(!join.is_done());
         assert!(run.finish().is_none());
         assert_eq!(42, join.take().unwrap().unwrap());
@@ -319,7 +390,7 @@ mod tests {
         let (run, join) = new(Meta::default(), || ());
         let (word, value) = join.prepare_wait(Waiters::Coroutines).unwrap();
         assert_eq!(value, word.load(Relaxed));
-        run.run();
+        assert!(run.run());
         let (_, waiters) = run.finish().unwrap();
         assert_eq!(Waiters::Coroutines, waiters);
         assert!(join.prepare_wait(Waiters::Coroutines).is_none());
@@ -333,9 +404,9 @@ mod tests {
             let (run, join) = new(Meta::default(), move || value);
             if detach_first {
                 join.detach();
-                run.run();
+                assert!(run.run());
             } else {
-                run.run();
+                assert!(run.run());
                 join.detach();
             }
             assert_eq!(1, drops.load(Relaxed));
@@ -348,7 +419,7 @@ mod tests {
     #[test]
     fn a_panic_is_carried_with_its_payload() {
         let (run, join) = new(Meta::default(), || -> u32 { std::panic::panic_any(7u8) });
-        run.run();
+        assert!(run.run());
         assert!(run.finish().is_none());
         let Some(Err(Failure::Panicked(payload))) = join.take() else {
             panic!("expected a panic");
@@ -361,10 +432,29 @@ mod tests {
         let drops = Arc::new(AtomicUsize::new(0));
         let value = CountDrops(drops.clone());
         let (run, join) = new(Meta::default(), move || drop(value));
-        run.fail(Failure::NotStarted(io::Error::other("no stack")));
-        run.run();
+        assert!(run.fail(Failure::NotStarted(io::Error::other("no stack"))));
+        assert!(!run.run());
         assert_eq!(1, drops.load(Relaxed));
         assert!(run.finish().is_none());
         assert!(matches!(join.take(), Some(Err(Failure::NotStarted(_)))));
+    }
+
+    #[test]
+    fn a_task_that_unwinds_because_it_was_asked_to_end_is_cancelled() {
+        let (run, join) = new(Meta::default(), || -> u32 { unwind() });
+        assert!(run.cancel());
+        assert!(!run.cancel(), "the second request is none");
+        assert!(run.run());
+        assert!(run.finish().is_none());
+        assert!(matches!(join.take(), Some(Err(Failure::Cancelled))));
+    }
+
+    #[test]
+    fn a_task_with_a_result_cannot_be_asked_to_end() {
+        let (run, join) = new(Meta::default(), || 42);
+        assert!(run.run());
+        assert!(!run.cancel());
+        assert!(run.finish().is_none());
+        assert_eq!(42, join.take().unwrap().unwrap());
     }
 }

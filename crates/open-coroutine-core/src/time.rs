@@ -8,21 +8,25 @@ use crate::sys;
 
 /// Suspends the calling coroutine for at least `duration`; on a plain thread
 /// it is `std::thread::sleep`.
+///
+/// A point of cancellation: it unwinds if the calling task was asked to end.
 pub fn sleep(duration: Duration) {
-    // So far away that it never comes.
-    const FOREVER: Duration = Duration::from_secs(1 << 33);
     if !sched::on_coroutine() {
         return std::thread::sleep(duration);
     }
-    let deadline = Instant::now() + duration.min(FOREVER);
-    sched::try_sleep_until(deadline);
+    // Without a deadline if that is so far away that it never comes.
+    sched::sleep_until(Instant::now().checked_add(duration));
+    sched::cancellation_point();
 }
 
 /// Lets other coroutines run; on a plain thread it is `std::thread::yield_now`.
+///
+/// A point of cancellation: it unwinds if the calling task was asked to end.
 pub fn yield_now() {
     if !sched::try_yield() {
-        std::thread::yield_now();
+        return std::thread::yield_now();
     }
+    sched::cancellation_point();
 }
 
 /// The time of `clock`.

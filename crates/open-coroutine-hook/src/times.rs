@@ -4,18 +4,17 @@ use std::ffi::{c_int, c_uint};
 use std::time::{Duration, Instant};
 
 use libc::{clockid_t, timespec};
-use open_coroutine_core::sched::{self, Hooks};
+use open_coroutine_core::sched::{self, Hooks, Wake};
 use open_coroutine_core::sys;
 use open_coroutine_core::time::now;
 
 use crate::convert::{divert, to_int};
 use crate::real;
 
-/// Longer than any process lives, and no overflow when added to a time.
-const FOREVER: Duration = Duration::from_secs(1 << 32);
-
-pub(crate) fn sleep_for(duration: Duration) {
-    sched::try_sleep_until(Instant::now() + duration.min(FOREVER));
+/// Returns false if the task was asked to end before the time was over.
+pub(crate) fn sleep_for(duration: Duration) -> bool {
+    // Without a deadline if that is so far away that it never comes.
+    sched::sleep_until(Instant::now().checked_add(duration)) != Some(Wake::Notified)
 }
 
 /// `nanosleep(2)`
@@ -70,10 +69,9 @@ pub unsafe extern "C" fn clock_nanosleep(
     // The clock may be set while we sleep, so look again when it is over.
     loop {
         let left = time.saturating_sub(now(clock));
-        if left.is_zero() {
+        if left.is_zero() || !sleep_for(left) {
             return 0;
         }
-        sleep_for(left);
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use open_coroutine_core::join::{JoinError, JoinHandle};
-use open_coroutine_core::sync::futex;
+use open_coroutine_core::sync::Signal;
 
 /// Waits for the first of several tasks that has a result, and takes it:
 /// `Result<R, JoinError>`. A coroutine is suspended while it waits, a thread
@@ -64,21 +62,6 @@ macro_rules! any_timeout_join {
     };
 }
 
-/// Set to 1 when one of the tasks has ended.
-struct Signal(AtomicU32);
-
-impl Wake for Signal {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // Release: pairs with the Acquire in `any_join`.
-        self.0.store(1, Release);
-        futex::wake_all(&self.0);
-    }
-}
-
 /// What `any_join!` and `any_timeout_join!` call.
 #[doc(hidden)]
 pub fn any_join<R>(
@@ -86,22 +69,18 @@ pub fn any_join<R>(
     timeout: Option<Duration>,
 ) -> Result<R, JoinError> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let signal = Arc::new(Signal(AtomicU32::new(0)));
+    let signal = Arc::new(Signal::default());
     let waker = Waker::from(signal.clone());
     let mut context = Context::from_waker(&waker);
     loop {
-        // Cleared before the polls. A task that ends before its poll is found
-        // by that; one that ends later finds the waker and sets the signal
-        // again. The lock around a task's waker orders the two.
-        signal.0.store(0, Relaxed);
         if let Poll::Ready(result) = poll(handles, &mut context) {
             return result;
         }
-        while signal.0.load(Acquire) == 0 {
+        while !signal.take() {
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return Err(JoinError::TimedOut);
             }
-            futex::wait_anywhere(&signal.0, 0, deadline);
+            signal.wait(deadline);
         }
     }
 }

@@ -33,9 +33,12 @@
 //!
 //! * A program: [`#[main]`](macro@main), or [`init`] and [`shutdown`].
 //! * Spawning: [`spawn`], [`Builder`], [`task!`]; waiting: [`JoinHandle`],
-//!   [`any_join!`].
+//!   [`any_join!`]; both with borrows: [`scope`].
+//! * Futures: [`block_on`].
 //! * On a coroutine: any blocking call; and [`sleep`], [`yield_now`], [`park`],
 //!   [`current`], which work in every mode.
+//! * Ending a task early: [`JoinHandle::cancel`], [`CancelOnDrop`]; in the task:
+//!   [`is_cancelled`], [`without_cancellation`].
 //! * Deep recursion: [`maybe_grow!`].
 //! * What works here, and why not better: [`capabilities`], [`doctor`].
 //! * Calls that are to block after all: [`without_hooks`], [`unblock`], [`Hooks`].
@@ -55,17 +58,19 @@ extern crate open_coroutine_hook as _;
 
 pub use capabilities::{Capabilities, Mode, capabilities};
 pub use doctor::{Check, Outcome, Report, doctor};
+pub use open_coroutine_core::block_on::block_on;
 pub use open_coroutine_core::coroutine::{Coroutine, Listener, State, StateKind, Suspender};
-pub use open_coroutine_core::join::{JoinError, JoinHandle, Payload, TaskHandle};
+pub use open_coroutine_core::join::{CancelOnDrop, JoinError, JoinHandle, Payload, TaskHandle};
 pub use open_coroutine_core::runtime::{
-    Builder, Config, Driver, InitError, InvalidConfig, ShutdownError, current, init, shutdown,
-    spawn,
+    Builder, Config, Driver, InitError, InvalidConfig, Scope, ScopedJoinHandle, ShutdownError,
+    current, init, scope, shutdown, spawn,
 };
-pub use open_coroutine_core::sched::Hooks;
+pub use open_coroutine_core::sched::{Hooks, is_cancelled, without_cancellation};
 pub use open_coroutine_core::stack::StackError;
 pub use open_coroutine_core::sync::{park, park_timeout};
 pub use open_coroutine_core::time::{sleep, yield_now};
 pub use open_coroutine_core::tls::Refusal;
+pub use open_coroutine_core::util::preempt::no_preempt;
 pub use open_coroutine_hook::{Status, Symbol};
 pub use open_coroutine_macros::{main, test};
 pub use opt_out::{unblock, without_hooks};

@@ -67,8 +67,13 @@ impl Epoll {
     ///
     /// Those of `epoll_create1(2)` and `eventfd(2)`.
     pub(super) fn new() -> io::Result<Self> {
-        // First, so that none of them fails while there is a descriptor to close.
-        let (waker, waiters) = (Arc::new(Waker::new()?), Arc::new(FdWaiters::new()?));
+        Self::with(Arc::new(Waker::new()?), Arc::new(FdWaiters::new()?))
+    }
+
+    /// # Errors
+    ///
+    /// Those of `epoll_create1(2)`.
+    pub(super) fn with(waker: Arc<Waker>, waiters: Arc<FdWaiters>) -> io::Result<Self> {
         let flags = libc::EPOLL_CLOEXEC as usize;
         // SAFETY: takes an integer.
         let fd = unsafe { sys::syscall(libc::SYS_epoll_create1, [flags, 0, 0, 0, 0, 0]) };
@@ -87,6 +92,10 @@ impl Epoll {
         let added = driver.control(libc::EPOLL_CTL_ADD, driver.waker.fd(), events, WAKE_UP);
         sys::check(added)?;
         Ok(driver)
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
     }
 
     pub(super) fn supports(op: &Op) -> bool {

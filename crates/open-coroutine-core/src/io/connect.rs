@@ -9,7 +9,7 @@ use super::descriptor::is_nonblocking;
 use super::perform::{Awaits, EAGAIN, EXPIRED, blocking, perform, wait_ready};
 use super::socket::{is_stream, socket_deadline};
 use crate::driver::Op;
-use crate::sched;
+use crate::sched::{self, Cancel};
 use crate::sys;
 
 /// `connect(2)`
@@ -83,7 +83,7 @@ unsafe fn connect_by_readiness(op: Op, fd: RawFd, deadline: Option<Instant>) -> 
     if result != -(libc::EINPROGRESS as isize) {
         return result;
     }
-    match wait_ready(fd, libc::POLLOUT as u32, deadline) {
+    match wait_ready(fd, libc::POLLOUT as u32, deadline, Cancel::Peers) {
         0.. => Op::connect_result(fd),
         error => error,
     }

@@ -20,7 +20,6 @@
 //! the close and re-creation of a number when both are raw.
 
 use std::ffi::c_int;
-use std::mem;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -118,7 +117,7 @@ fn has(fd: RawFd, properties: u32, ask: impl FnOnce(RawFd) -> u32) -> u32 {
 }
 
 fn look(fd: RawFd) -> u32 {
-    match kind(fd) {
+    match sys::file_kind(fd) {
         libc::S_IFIFO => PIPE,
         libc::S_IFSOCK => match socket_option(fd, libc::SO_TYPE, 0) {
             Some(libc::SOCK_STREAM) => STREAM,
@@ -144,18 +143,6 @@ fn blocks(fd: RawFd) -> u32 {
         BLOCKS
     } else {
         0
-    }
-}
-
-/// The kind of an open file, in the bits of `S_IFMT`; 0 if it is unknown.
-pub(super) fn kind(fd: RawFd) -> libc::mode_t {
-    // SAFETY: all-zero bytes are a valid `stat` to be filled in.
-    let mut stat: libc::stat = unsafe { mem::zeroed() };
-    let args = [fd as usize, &raw mut stat as usize, 0, 0, 0, 0];
-    // SAFETY: `stat` lives across the call.
-    match sys::insist(|| unsafe { sys::syscall(libc::SYS_fstat, args) }) {
-        0 => stat.st_mode & libc::S_IFMT,
-        _ => 0,
     }
 }
 

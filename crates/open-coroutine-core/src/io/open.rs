@@ -10,7 +10,6 @@
 use std::ffi::{c_char, c_int};
 use std::os::fd::RawFd;
 
-use super::descriptor::kind;
 use super::perform::{Awaits, blocking, perform};
 use crate::driver::Op;
 use crate::sched;
@@ -79,7 +78,7 @@ unsafe fn target(dir: RawFd, path: *const c_char, flags: c_int) -> Target {
     if fd < 0 {
         return Target::Unknown;
     }
-    let kind = kind(fd as RawFd);
+    let kind = sys::file_kind(fd as RawFd);
     // SAFETY: opened just now.
     unsafe { sys::close(fd as RawFd) };
     match kind {

@@ -8,17 +8,18 @@ use std::time::Instant;
 
 use super::descriptor::is_nonblocking;
 use crate::driver::Op;
-use crate::sched::{self, Carried, Waiter};
+use crate::sched::{self, Cancel, Carried, Waiter};
 
 pub(super) const EAGAIN: isize = -(libc::EAGAIN as isize);
-const EINTR: isize = -(libc::EINTR as isize);
+pub(super) const EINTR: isize = -(libc::EINTR as isize);
 /// How epoll refuses what has no readiness.
 const NO_READINESS: isize = -(libc::EPERM as isize);
 /// How a wait says that its deadline has come.
 pub(super) const EXPIRED: isize = -(libc::ETIME as isize);
 
 /// Performs `op` and waits for its result, at most until `deadline`; then the
-/// result is minus `ETIME`, and nothing was transferred.
+/// result is minus `ETIME`, and nothing was transferred. If it waits for a peer and
+/// the calling task is asked to end, it is minus `ECANCELED`.
 ///
 /// # Safety
 ///
@@ -34,7 +35,7 @@ pub unsafe fn perform(op: Op, deadline: Option<Instant>) -> isize {
             sched::spend();
             return result;
         }
-        by_driver(op, deadline)
+        by_driver(op, deadline, Cancel::Peers)
     }
 }
 
@@ -46,10 +47,10 @@ fn waits(op: &Op) -> bool {
 /// # Safety
 ///
 /// As [`perform`]; the driver supports `op`.
-pub(super) unsafe fn by_driver(op: Op, deadline: Option<Instant>) -> isize {
+pub(super) unsafe fn by_driver(op: Op, deadline: Option<Instant>, cancel: Cancel) -> isize {
     loop {
         // SAFETY: the caller's promise.
-        let result = unsafe { sched::perform(op, deadline) } as isize;
+        let result = unsafe { sched::perform(op, deadline, cancel) } as isize;
         // A signal to the worker interrupted the kernel, not the coroutine.
         if result != EINTR {
             return result;
@@ -137,7 +138,7 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
         }
         let reads = events & libc::POLLIN as u32 != 0;
         let end = if reads { SHUT_DOWN } else { 0 };
-        match poll(fd, events | end, deadline) {
+        match poll(fd, events | end, deadline, Cancel::Peers) {
             // Ready, or a file, which always is: but an operation that cannot
             // be tried may still block if another reader is faster.
             // SAFETY: the caller's promise.
@@ -153,17 +154,22 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
 /// Waits until `fd` has one of `events`. Returns what it has, or minus the
 /// error number. What has no readiness, as the file may that another thread has
 /// put there meanwhile, has them always.
-pub(super) fn wait_ready(fd: RawFd, events: u32, deadline: Option<Instant>) -> isize {
-    match poll(fd, events, deadline) {
+pub(super) fn wait_ready(
+    fd: RawFd,
+    events: u32,
+    deadline: Option<Instant>,
+    cancel: Cancel,
+) -> isize {
+    match poll(fd, events, deadline, cancel) {
         NO_READINESS => events as isize,
         result => result,
     }
 }
 
 /// [`wait_ready`], which is `NO_READINESS` under epoll for what has none.
-fn poll(fd: RawFd, events: u32, deadline: Option<Instant>) -> isize {
+fn poll(fd: RawFd, events: u32, deadline: Option<Instant>, cancel: Cancel) -> isize {
     // SAFETY: a poll touches no memory of ours.
-    unsafe { by_driver(Op::Poll { fd, events }, deadline) }
+    unsafe { by_driver(Op::Poll { fd, events }, deadline, cancel) }
 }
 
 /// Runs `job` on a thread of a pool and waits for it; a panic goes on in the

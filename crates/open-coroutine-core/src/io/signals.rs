@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use super::perform::{EAGAIN, EXPIRED, wait_ready};
+use crate::sched::Cancel;
 use crate::sys::{self, SignalSet};
 
 /// `sigtimedwait(2)`, without a time-out for ever: the number of the signal that
@@ -38,7 +39,7 @@ pub unsafe fn wait_for_signal(
     };
     loop {
         // Others may wait for the same signal, and one of them has it.
-        match wait_ready(pending.0, libc::POLLIN as u32, deadline) {
+        match wait_ready(pending.0, libc::POLLIN as u32, deadline, Cancel::Never) {
             0.. => match take() {
                 EAGAIN => {}
                 taken => return taken,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::descriptor::{is_message_socket, is_nonblocking, socket_option};
 use super::perform::{Awaits, EAGAIN, EXPIRED, blocking, perform, wait_ready};
 use crate::driver::Op;
-use crate::sched;
+use crate::sched::{self, Cancel};
 use crate::sys;
 use crate::util::lock::Lock;
 
@@ -97,7 +97,7 @@ pub(super) unsafe fn transmit(op: Op, fd: RawFd) -> isize {
             // Or it was closed since: then this says so.
             result = attempt();
         } else if result == EAGAIN {
-            match wait_ready(fd, libc::POLLOUT as u32, deadline) {
+            match wait_ready(fd, libc::POLLOUT as u32, deadline, Cancel::Peers) {
                 0.. => result = attempt(),
                 EXPIRED => return EAGAIN,
                 error => return error,
@@ -292,7 +292,7 @@ pub unsafe fn accept(
                 sched::spend();
                 return result;
             }
-            match wait_ready(fd, libc::POLLIN as u32, deadline) {
+            match wait_ready(fd, libc::POLLIN as u32, deadline, Cancel::Peers) {
                 EXPIRED => return EAGAIN,
                 0.. => {}
                 result => return result,

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::perform::{Awaits, EXPIRED, by_driver, call, wait_ready};
 use crate::driver::Op;
-use crate::sched;
+use crate::sched::{self, Cancel, Wake};
 use crate::sys;
 
 const UNPOLLABLE: isize = -(libc::EINVAL as isize);
 const NOT_PERMITTED: isize = -(libc::EPERM as isize);
+/// The calling task was asked to end.
+const CANCELLED: isize = -(libc::ECANCELED as isize);
 
 /// When a wait of `timeout` ends, if it has an end.
 fn deadline_after(timeout: Option<Duration>) -> Option<Instant> {
@@ -289,7 +291,11 @@ fn wait_for(
     deadline: Option<Instant>,
     answer: impl Fn(isize) -> Option<isize>,
 ) -> isize {
-    if let Some(result) = answer(wait_any(fds, deadline)) {
+    let cancel = match fds.iter().any(|entry| sched::is_peer(entry.fd)) {
+        true => Cancel::Always,
+        false => Cancel::Never,
+    };
+    if let Some(result) = answer(wait_any(fds, deadline, cancel)) {
         return result;
     }
     // Something ends the wait and not the call: for io_uring that the other side
@@ -301,7 +307,7 @@ fn wait_for(
         Err(error) => return error,
     };
     loop {
-        let waited = wait_ready(changes.0, libc::POLLIN as u32, deadline);
+        let waited = wait_ready(changes.0, libc::POLLIN as u32, deadline, cancel);
         changes.forget();
         if let Some(result) = answer(waited) {
             return result;
@@ -312,21 +318,21 @@ fn wait_for(
 /// Waits until one of `fds`, which are different ones, may be ready. Several are
 /// put into an epoll set of their own, which is a descriptor that can be waited
 /// for like any other.
-fn wait_any(fds: &[libc::pollfd], deadline: Option<Instant>) -> isize {
+fn wait_any(fds: &[libc::pollfd], deadline: Option<Instant>, cancel: Cancel) -> isize {
     match fds {
-        [] => {
-            sched::prepare_wait();
-            sched::wait(deadline);
-            EXPIRED
-        }
-        [one] => match wait_ready(one.fd, u32::from(one.events as u16), deadline) {
+        [] => match (sched::sleep_until(deadline), deadline) {
+            (Some(Wake::Notified), None) => CANCELLED,
+            // A sleep, which may be cut short.
+            _ => EXPIRED,
+        },
+        [one] => match wait_ready(one.fd, u32::from(one.events as u16), deadline, cancel) {
             // io_uring and epoll refuse files, which are ready for anything but
             // what was asked for.
-            UNPOLLABLE | NOT_PERMITTED => wait_any(&[], deadline),
+            UNPOLLABLE | NOT_PERMITTED => wait_any(&[], deadline, cancel),
             result => result,
         },
         _ => match EpollSet::of(fds, 0) {
-            Ok(set) => wait_ready(set.0, libc::POLLIN as u32, deadline),
+            Ok(set) => wait_ready(set.0, libc::POLLIN as u32, deadline, cancel),
             Err(error) => error,
         },
     }
@@ -411,7 +417,7 @@ pub unsafe fn epoll_wait(
         if ready != 0 || timeout == Some(Duration::ZERO) {
             return ready;
         }
-        match wait_ready(fd, libc::POLLIN as u32, deadline) {
+        match wait_ready(fd, libc::POLLIN as u32, deadline, Cancel::Always) {
             0.. => {}
             EXPIRED => return now(),
             error => return error,
@@ -440,7 +446,7 @@ pub unsafe fn futex_wait(
     };
     if sched::driver_supports(&op) {
         // SAFETY: the caller's promise; the driver supports it.
-        unsafe { by_driver(op, deadline) };
+        unsafe { by_driver(op, deadline, Cancel::Never) };
         return;
     }
     let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));

@@ -8,10 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::capabilities::{Capabilities, Mode};
-use super::{InitError, probe_driver, wake_joiners};
+use super::{InitError, overflow, probe_driver, wake_joiners};
 use crate::driver;
 use crate::sched::{Hooks, Settings};
 use crate::stack::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE};
+use crate::sys;
 use crate::tls::{self, Refusal};
 
 /// How the runtime talks to the kernel.
@@ -29,6 +30,8 @@ const MAX_WORKERS: usize = 4096;
 
 /// The variable that goes before [`Config::driver`].
 const DRIVER: &str = "OPEN_COROUTINE_DRIVER";
+/// A shorter time slice would go for the switches.
+const MIN_TIME_SLICE: Duration = Duration::from_micros(50);
 
 /// How the runtime is to run. Every setting has a default.
 ///
@@ -56,6 +59,9 @@ pub struct Config {
     driver: Option<Driver>,
     shutdown_timeout: Duration,
     shared_tls_hook: bool,
+    preemptive: Option<bool>,
+    time_slice: Duration,
+    take_over: bool,
 }
 
 impl Default for Config {
@@ -70,6 +76,9 @@ impl Default for Config {
             driver: None,
             shutdown_timeout: Duration::from_secs(5),
             shared_tls_hook: false,
+            preemptive: None,
+            time_slice: Duration::from_millis(10),
+            take_over: true,
         }
     }
 }
@@ -133,6 +142,36 @@ impl Config {
         self
     }
 
+    /// Whether a coroutine that computes for long is suspended when others wait,
+    /// by a signal (`SIGURG`) to its thread. Default: yes in full mode, unless a
+    /// global allocator with thread-local state of its own is used without the
+    /// adapter for it.
+    ///
+    /// In restricted mode, where it could break whatever the interrupted code has in
+    /// thread-local storage, it needs [`hook_with_shared_tls`](Self::hook_with_shared_tls)
+    /// besides.
+    pub fn preemptive(mut self, preemptive: bool) -> Self {
+        self.preemptive = Some(preemptive);
+        self
+    }
+
+    /// How long a coroutine may compute while another one could run on its worker.
+    /// Who has been waiting for input or for a time, and is due, need not wait for
+    /// the end of it. At least 50 µs; default: 10 ms.
+    pub fn time_slice(mut self, slice: Duration) -> Self {
+        self.time_slice = slice;
+        self
+    }
+
+    /// Whether another thread takes a worker over when a coroutine has blocked its
+    /// thread for 20 ms, in a call that no hook sees or in a section that is not
+    /// preempted. Without it whoever is queued there waits. Only in full mode, and
+    /// where the kernel has `membarrier(2)`. Default: yes.
+    pub fn take_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
+        self
+    }
+
     /// Lets hooked functions suspend coroutines in restricted mode too, where
     /// they share their thread's thread-local storage.
     ///
@@ -167,8 +206,13 @@ impl Config {
         };
         let may_divert = isolation.is_some() || self.shared_tls_hook;
         let hooks = if may_divert { self.hooks } else { Hooks::NONE };
+        let preemptive = match self.preemptive {
+            Some(wanted) => wanted && may_divert,
+            // One that is interrupted may hold locks that the workers need.
+            None => isolation.is_some_and(|isolation| !isolation.has_foreign_allocator()),
+        };
         Ok(Chosen {
-            capabilities: Capabilities::new(mode, driver, no_uring, hooks),
+            capabilities: Capabilities::new(mode, driver, no_uring, hooks, preemptive),
             shutdown_timeout: self.shutdown_timeout,
             settings: Settings {
                 workers,
@@ -179,6 +223,10 @@ impl Config {
                 driver,
                 isolation,
                 hooks,
+                preemptive,
+                time_slice: self.time_slice,
+                take_over: self.take_over && isolation.is_some() && sys::prepare_memory_barriers(),
+                on_thread: overflow::with_alternate_stack,
                 wake_joiners,
             },
         })
@@ -198,6 +246,14 @@ impl Config {
                 }
                 _ => {}
             }
+        }
+        if self.time_slice < MIN_TIME_SLICE {
+            let value = self.time_slice;
+            return Err(InvalidConfig::TooShort {
+                key: "time_slice",
+                value,
+                min: MIN_TIME_SLICE,
+            });
         }
         Ok(())
     }
@@ -256,6 +312,15 @@ pub enum InvalidConfig {
         /// The largest value that is accepted.
         max: usize,
     },
+    /// It is below its minimum.
+    TooShort {
+        /// The setting.
+        key: &'static str,
+        /// What it was set to.
+        value: Duration,
+        /// The shortest time that is accepted.
+        min: Duration,
+    },
     /// `OPEN_COROUTINE_DRIVER` names no driver.
     UnknownDriver {
         /// What it says.
@@ -269,6 +334,9 @@ impl fmt::Display for InvalidConfig {
             Self::Zero { key } => write!(f, "{key} is 0; it must be at least 1"),
             Self::TooLarge { key, value, max } => {
                 write!(f, "{key} is {value}; it must be at most {max}")
+            }
+            Self::TooShort { key, value, min } => {
+                write!(f, "{key} is {value:?}; it must be at least {min:?}")
             }
             Self::UnknownDriver { name } => write!(
                 f,

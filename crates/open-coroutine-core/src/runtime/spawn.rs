@@ -1,12 +1,13 @@
 //! From a closure to a queued task.
 
 use std::io;
+use std::sync::Arc;
 
 use super::{InitError, shared};
 use crate::join::{JoinHandle, TaskHandle};
 use crate::sched;
 use crate::stack::MAX_STACK_SIZE;
-use crate::task::{self, Meta};
+use crate::task::{self, Failure, Meta, Run};
 
 /// What a task is to have besides its closure.
 ///
@@ -63,7 +64,16 @@ impl Builder {
     /// If the stack size is 0 or absurd, no runtime can be started, or the
     /// runtime is shutting down. A task that later finds no memory for its
     /// stack ends with [`JoinError::NotStarted`](crate::join::JoinError).
-    pub fn spawn<F, R>(mut self, body: F) -> io::Result<JoinHandle<R>>
+    pub fn spawn<F, R>(self, body: F) -> io::Result<JoinHandle<R>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.prepare(task::next_id(), body)?.start()
+    }
+
+    /// A task with this `id` that can be started.
+    pub(super) fn prepare<F, R>(mut self, id: u64, body: F) -> io::Result<Unstarted<R>>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
@@ -74,15 +84,36 @@ impl Builder {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let shared = shared().map_err(|error: InitError| io::Error::other(error))?;
-        self.meta.id = task::next_id();
+        self.meta.id = id;
         self.meta.signal_mask = sched::inherited_signal_mask(&shared);
         let (run, join) = task::new(self.meta, body);
-        let handle = JoinHandle::new(join);
-        if shared.spawn(run) {
-            Ok(handle)
-        } else {
-            Err(io::Error::other("the runtime is shutting down"))
+        let handle = JoinHandle::new(join, shared);
+        Ok(Unstarted { run, handle })
+    }
+}
+
+/// A task that is in no queue yet.
+pub(super) struct Unstarted<R> {
+    run: Arc<dyn Run>,
+    handle: JoinHandle<R>,
+}
+
+impl<R: Send + 'static> Unstarted<R> {
+    pub(super) fn task(&self) -> TaskHandle {
+        self.handle.task()
+    }
+
+    /// # Errors
+    ///
+    /// If the runtime is shutting down. The closure is then dropped.
+    pub(super) fn start(self) -> io::Result<JoinHandle<R>> {
+        let Self { run, handle } = self;
+        if handle.shared().spawn(run.clone()) {
+            return Ok(handle);
         }
+        // Nobody else can have claimed it.
+        let _ = run.fail(Failure::Cancelled);
+        Err(io::Error::other("the runtime is shutting down"))
     }
 }
 

@@ -7,6 +7,7 @@
 //!    passes to the first that waits, so that no newcomer can overtake it.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::sync::Arc;
 
 use crate::task::Run;
@@ -57,7 +58,8 @@ impl Limit {
     pub(super) fn release(&self) -> Option<Arc<dyn Run>> {
         self.max?;
         let mut state = self.state.lock();
-        let next = state.waiting.pop_first();
+        // Those that were asked to end while they waited never start.
+        let next = iter::from_fn(|| state.waiting.pop_first()).find(|(_, task)| !task.is_claimed());
         if next.is_none() {
             state.live -= 1;
         }
@@ -74,7 +76,7 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::{self, Meta};
+    use crate::task::{self, Failure, Meta};
 
     fn task(id: u64, priority: i64) -> Arc<dyn Run> {
         let meta = Meta {
@@ -112,6 +114,19 @@ mod tests {
         }
         let order: Vec<_> = std::iter::from_fn(|| id(limit.release())).collect();
         assert_eq!(vec![3, 5, 2, 4], order);
+    }
+
+    #[test]
+    fn a_task_that_was_cancelled_while_it_waits_takes_no_place() {
+        let limit = Limit::new(Some(1));
+        assert!(limit.admit(task(1, 0)).is_some());
+        let cancelled = task(2, 0);
+        assert!(limit.admit(cancelled.clone()).is_none());
+        assert!(limit.admit(task(3, 0)).is_none());
+        assert!(cancelled.fail(Failure::Cancelled));
+        assert_eq!(Some(3), id(limit.release()));
+        assert_eq!(None, id(limit.release()));
+        assert_eq!(Some(4), id(limit.admit(task(4, 0))));
     }
 
     #[test]

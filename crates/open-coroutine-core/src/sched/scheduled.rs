@@ -14,10 +14,13 @@ use std::io;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use corosensei::{CoroutineResult, Yielder};
 
+use super::cancel::Cancellation;
+use super::carrier::Carrier;
 use super::hooks::Hooks;
 use super::local;
 use super::shared::Shared;
@@ -31,19 +34,24 @@ use crate::sys;
 use crate::task::Run;
 use crate::timer::TimerKey;
 use crate::tls::{self, Isolation, ThreadTls};
-use crate::util::handler;
-use crate::util::lock::Lock;
+use crate::util::lock::{Guard, Lock};
+use crate::util::preempt;
 
 /// Why a coroutine gave up the processor. Acted on by its worker.
 pub(super) enum Suspend {
     /// Others may run; it is still runnable.
     Yield,
+    /// The same, against its will: somebody else is due.
+    Preempted,
     /// It waits for a [`Waiter`] to be woken, at most until `deadline`.
     Park { deadline: Option<Instant> },
+    /// It waits for nothing but this deadline. A pointer to its frame keeps this enum
+    /// as small as it was.
+    Sleep(NonNull<Option<Instant>>),
     /// It waits for the driver to complete an operation.
     Io(NonNull<IoWait>),
-    /// Its task has ended.
-    Done,
+    /// Its task has ended; or was claimed by somebody else before it `ran`.
+    Done { ran: bool },
 }
 
 /// What a resumed coroutine is to do.
@@ -63,10 +71,11 @@ const BUDGET: u32 = 64;
 pub(crate) struct Scheduled {
     shared: Arc<Shared>,
     isolation: Option<&'static Isolation>,
-    /// Whose processor it runs on. Valid while it runs.
-    worker: Cell<*const Worker>,
-    /// The index of that worker, which stays known when it has stopped.
-    home: Cell<usize>,
+    /// The thread that it runs on. Valid while it runs.
+    carrier: Cell<*const Carrier>,
+    cancellation: Cancellation,
+    /// Sections in which nobody asks its task to end, nested.
+    shields: Cell<u32>,
     yielder: Cell<*const Yielder<Command, Suspend>>,
     wait: WaitState,
     /// The deadline of the current wait, and the worker that keeps it.
@@ -93,6 +102,8 @@ pub(crate) struct Scheduled {
     stack: Range<usize>,
     /// Restricted mode: the thread's innermost stack segment while suspended.
     segment: Cell<*const Segment>,
+    /// Restricted mode: the sections that it is in while suspended.
+    sections: Cell<u32>,
     block: UnsafeCell<Option<tls::Block>>,
     context: UnsafeCell<Context>,
 }
@@ -122,8 +133,9 @@ impl Scheduled {
         let this = NonNull::from(Box::leak(Box::new(Self {
             shared: shared.clone(),
             isolation,
-            worker: Cell::new(ptr::null()),
-            home: Cell::new(0),
+            carrier: Cell::new(ptr::null()),
+            cancellation: Cancellation::new(),
+            shields: Cell::new(0),
             yielder: Cell::new(ptr::null()),
             wait: WaitState::new(),
             timer: Cell::new(None),
@@ -139,6 +151,7 @@ impl Scheduled {
             listed_at: Cell::new(0),
             stack: stack.usable(),
             segment: Cell::new(ptr::null()),
+            sections: Cell::new(preempt::initial()),
             block: UnsafeCell::new(block),
             context: UnsafeCell::new(None),
         })));
@@ -153,10 +166,14 @@ impl Scheduled {
         Ok(this)
     }
 
-    /// Gives it the next task.
+    /// Gives it the next task, which is told so.
     pub(super) fn assign(&self, task: Arc<dyn Run>) {
         self.priority.set(task.meta().priority);
         self.pass_through.set(0);
+        self.shields.set(0);
+        self.cancellation.reset();
+        task.runner()
+            .store(ptr::from_ref(self).cast_mut().cast(), Relaxed);
         self.before_handler.set(None);
         self.signals.begin(task.meta().signal_mask);
         self.current.set(Some(NonNull::from(&*task)));
@@ -180,7 +197,14 @@ impl Scheduled {
 
     /// Takes the ended task out.
     pub(super) fn take_task(&self) -> Option<Arc<dyn Run>> {
-        self.task.lock().take()
+        let task = self.task.lock().take()?;
+        task.runner().store(ptr::null_mut(), Relaxed);
+        Some(task)
+    }
+
+    /// The task it runs, which does not end while it is locked.
+    pub(super) fn lock_task(&self) -> Guard<'_, Option<Arc<dyn Run>>> {
+        self.task.lock()
     }
 
     /// Calls `body` with the task's name; without it if another thread is just
@@ -214,13 +238,27 @@ impl Scheduled {
         self.priority.get()
     }
 
-    pub(super) fn worker(&self) -> *const Worker {
-        self.worker.get()
+    #[inline]
+    pub(super) fn carrier(&self) -> *const Carrier {
+        self.carrier.get()
     }
 
     /// The worker that it ran on last, to which it is pinned in restricted mode.
     pub(super) fn home(&self) -> usize {
-        self.home.get()
+        self.cancellation.home()
+    }
+
+    pub(super) fn cancellation(&self) -> &Cancellation {
+        &self.cancellation
+    }
+
+    pub(super) fn shields(&self) -> &Cell<u32> {
+        &self.shields
+    }
+
+    /// Whether it is in a section in which nobody asks its task to end.
+    pub(super) fn is_shielded(&self) -> bool {
+        self.shields.get() != 0
     }
 
     pub(super) fn set_timer(&self, timer: Option<(usize, TimerKey)>) {
@@ -285,15 +323,15 @@ impl Scheduled {
     /// # Safety
     ///
     /// The caller has taken it out of a queue (invariant 1) and runs on the own
-    /// stack and storage of `worker`'s thread, whose storage `thread` is.
-    pub(super) unsafe fn resume(&self, worker: &Worker, thread: Option<&ThreadTls>) -> Suspend {
-        self.worker.set(worker);
-        self.home.set(worker.index());
+    /// stack and storage of the thread `carrier`, which runs `worker`.
+    pub(super) unsafe fn resume(&self, worker: &Worker, carrier: &Carrier) -> Suspend {
+        self.carrier.set(carrier);
+        self.cancellation.arrive(worker.index());
         if self.signals.is_own() {
             self.signals.arrive();
         }
         // SAFETY: the caller's promise.
-        let result = unsafe { self.switch(Command::Run, thread) };
+        let result = unsafe { self.switch(Command::Run, carrier.tls()) };
         if self.signals.is_own() {
             self.signals.depart(worker.signal_mask());
         }
@@ -321,7 +359,9 @@ impl Scheduled {
         }
         local::set_coroutine(self);
         let outer = Segment::replace_innermost(self.segment.get());
+        let sections = preempt::replace(self.sections.get());
         let result = context.resume(command);
+        self.sections.set(preempt::replace(sections));
         self.segment.set(Segment::replace_innermost(outer));
         local::set_coroutine(ptr::null());
         result
@@ -339,16 +379,22 @@ impl Scheduled {
             }
             // The segment lives in the closure that the stack holds.
             Segment::replace_innermost(segment);
+            preempt::begin_task();
             // SAFETY: called on this coroutine, which runs its task.
-            unsafe { self.current_task() }.run();
+            let ran = unsafe { self.current_task() }.run();
+            // What the destructors of its thread-locals wait for is not ended.
+            self.shields.set(1);
             if let Some(isolation) = self.isolation {
                 // SAFETY: on the coroutine's own block, at the end of a task.
                 unsafe { tls::end(isolation) };
+            }
+            preempt::end_task();
+            if self.isolation.is_some() {
                 // As in a fresh block, so that its reset finds nothing to do.
                 Segment::replace_innermost(ptr::null());
                 local::set_coroutine(ptr::null());
             }
-            command = yielder.suspend(Suspend::Done);
+            command = yielder.suspend(Suspend::Done { ran });
         }
     }
 
@@ -370,6 +416,7 @@ impl Scheduled {
     /// Called on this coroutine, with nothing borrowed of its worker.
     #[inline(never)]
     pub(super) unsafe fn suspend(&self, reason: Suspend) {
+        preempt::enter();
         self.budget.set(BUDGET);
         let errno = sys::errno();
         // SAFETY: `main` set it, and its frame lies below the caller's.
@@ -379,6 +426,7 @@ impl Scheduled {
             "only idle coroutines are told to exit"
         );
         sys::set_errno(errno);
+        preempt::leave_quietly();
     }
 
     /// The state of its wait. A pointer, because after a transition that lets
@@ -427,68 +475,4 @@ pub(super) unsafe fn destroy(coroutine: NonNull<Scheduled>, thread: Option<&Thre
     let object = unsafe { Box::from_raw(coroutine.as_ptr()) };
     let context = object.context.into_inner().expect("set by `new`");
     context.into_stack()
-}
-
-/// A coroutine that waits, for the one that is to wake it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiter(NonNull<Scheduled>);
-
-// SAFETY: `wake` may be called on any thread.
-unsafe impl Send for Waiter {}
-// SAFETY: as above.
-unsafe impl Sync for Waiter {}
-
-impl Waiter {
-    pub(super) fn new(coroutine: NonNull<Scheduled>) -> Self {
-        Self(coroutine)
-    }
-
-    /// Ends the wait that this waiter was made for. Returns the coroutine if
-    /// it must now be made runnable, which may happen later and without locks.
-    ///
-    /// # Safety
-    ///
-    /// The coroutine has not returned from the wait yet, and cannot before this
-    /// call ends (invariant 3 of `sched`): the caller holds a lock that the
-    /// coroutine takes after its wait, or is the only one that can wake it.
-    #[must_use = "a woken coroutine must be made runnable"]
-    pub unsafe fn notify(self) -> Option<Woken> {
-        // SAFETY: the caller keeps the coroutine from ending.
-        let must_run = unsafe { &*Scheduled::wait_state(self.0) }.notify();
-        must_run.then_some(Woken(self.0))
-    }
-
-    /// [`notify`](Self::notify), and makes it runnable.
-    ///
-    /// # Safety
-    ///
-    /// As for `notify`.
-    pub unsafe fn wake(self) {
-        // SAFETY: the caller's promise.
-        if let Some(woken) = unsafe { self.notify() } {
-            woken.run();
-        }
-    }
-}
-
-/// A coroutine whose wait has ended and which is in no queue yet. Dropping it
-/// without [`run`](Self::run) loses the coroutine.
-#[derive(Debug)]
-pub struct Woken(NonNull<Scheduled>);
-
-// SAFETY: it belongs to the holder, who may be on any thread.
-unsafe impl Send for Woken {}
-
-impl Woken {
-    /// Makes it runnable.
-    pub fn run(self) {
-        // SAFETY: `notify` found it suspended, and told only us.
-        unsafe {
-            if handler::is_inside() {
-                Shared::make_runnable_in_handler(self.0);
-            } else {
-                Shared::make_runnable(self.0);
-            }
-        }
-    }
 }

@@ -7,17 +7,21 @@ use std::ffi::c_int;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
+use super::cancel::Cancel;
 use super::hooks::Hooks;
 use super::local;
-use super::scheduled::{Scheduled, Suspend, Waiter};
+use super::scheduled::{Scheduled, Suspend};
 use super::shared::Shared;
+use super::wait::Waiter;
 use crate::driver::{Op, Request};
 use crate::task::Run;
 use crate::timer::TimerKey;
 use crate::tls;
 use crate::util::handler;
+use crate::util::preempt;
 
 /// A request and the coroutine whose frame holds it.
 pub(super) struct IoWait {
@@ -25,6 +29,8 @@ pub(super) struct IoWait {
     pub(super) coroutine: NonNull<Scheduled>,
     pub(super) deadline: Option<Instant>,
     pub(super) timer: Cell<Option<TimerKey>>,
+    /// Whether it ends when the task is asked to.
+    pub(super) cancel: Cancel,
 }
 
 /// How a wait ended.
@@ -42,7 +48,8 @@ const STOPPED: u32 = u32::MAX / 2;
 #[inline]
 pub(super) fn current() -> Option<&'static Scheduled> {
     // SAFETY: code that runs on a coroutine keeps it alive, and the reference
-    // does not leave the functions of this module and of `signals`.
+    // does not leave the functions of this module, `signals` and `cancel`, and the
+    // frames of the coroutine that call them.
     unsafe { local::coroutine().as_ref() }
 }
 
@@ -216,6 +223,10 @@ pub fn wait(deadline: Option<Instant>) -> Wake {
     let coroutine = current().expect("wait is called on a coroutine");
     // SAFETY: called on `coroutine`, with nothing borrowed.
     unsafe { coroutine.suspend(Suspend::Park { deadline }) };
+    end_of_wait(coroutine)
+}
+
+fn end_of_wait(coroutine: &Scheduled) -> Wake {
     let Some((worker, key)) = coroutine.take_timer() else {
         return Wake::Notified;
     };
@@ -226,24 +237,29 @@ pub fn wait(deadline: Option<Instant>) -> Wake {
     }
 }
 
-/// Sleeps until `deadline`. False if the caller is no coroutine.
-pub fn try_sleep_until(deadline: Instant) -> bool {
-    if prepare_wait().is_none() {
-        return false;
+/// Sleeps until `deadline`, or for ever. `Notified` means that the calling task
+/// was asked to end. `None` if the caller is no coroutine.
+pub fn sleep_until(deadline: Option<Instant>) -> Option<Wake> {
+    prepare_wait()?;
+    if thread::panicking() {
+        // Nothing shows that it was asked while it unwinds.
+        return Some(wait(deadline));
     }
-    wait(Some(deadline));
-    true
+    let coroutine = current()?;
+    // SAFETY: called on `coroutine`, with nothing borrowed.
+    unsafe { coroutine.suspend(Suspend::Sleep(NonNull::from(&deadline))) };
+    Some(end_of_wait(coroutine))
 }
 
 /// Whether the driver of the calling coroutine's worker performs `op` itself.
 pub fn driver_supports(op: &Op) -> bool {
-    // SAFETY: on a coroutine the worker is valid until the next suspension.
-    current().is_some_and(|coroutine| unsafe { (*coroutine.worker()).supports(op) })
+    current().is_some_and(|coroutine| coroutine.shared().driver_supports(op))
 }
 
 /// Has the driver perform `op` and waits for its result: what the system call
 /// returns, or minus the error number. `ETIME`, which no such call returns, means
-/// that the deadline came first and nothing was transferred.
+/// that the deadline came first and nothing was transferred; so does `ECANCELED`
+/// if the task was asked to end and `cancel` says that this ends the wait.
 ///
 /// # Safety
 ///
@@ -252,13 +268,14 @@ pub fn driver_supports(op: &Op) -> bool {
 /// # Panics
 ///
 /// If the caller is no coroutine.
-pub unsafe fn perform(op: Op, deadline: Option<Instant>) -> c_int {
+pub unsafe fn perform(op: Op, deadline: Option<Instant>, cancel: Cancel) -> c_int {
     let coroutine = current().expect("perform is called on a coroutine");
     let mut wait = IoWait {
         request: Request::new(op, ptr::null()),
         coroutine: NonNull::from(coroutine),
         deadline,
         timer: Cell::new(None),
+        cancel: cancel.now(),
     };
     // SAFETY: `wait` stays where it is until the completion has been seen: the
     // coroutine is resumed by nothing else.
@@ -276,8 +293,9 @@ pub unsafe fn on_thread_storage<R>(body: impl FnOnce() -> R) -> R {
     let Some(coroutine) = current() else {
         return body();
     };
-    // SAFETY: called on the coroutine, whose worker is valid until it suspends.
-    let (block, thread) = unsafe { (coroutine.block(), (*coroutine.worker()).thread()) };
+    let _section = preempt::section();
+    // SAFETY: called on the coroutine, which stays on its thread in a section.
+    let (block, thread) = unsafe { (coroutine.block(), (*coroutine.carrier()).tls()) };
     let (Some(block), Some(thread)) = (block, thread) else {
         return body();
     };

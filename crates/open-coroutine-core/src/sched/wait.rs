@@ -1,4 +1,5 @@
-//! The state of one wait, between the coroutine, its worker and its waker.
+//! The state of one wait, between the coroutine, its worker and its waker; and
+//! the waker's side of it.
 //!
 //! `RUNNING` (nobody has woken it), `SUSPENDED` (it has left the processor, a
 //! wake-up must make it runnable), `NOTIFIED` (a wake-up came). The coroutine
@@ -7,6 +8,11 @@
 //! `NOTIFIED`, and makes it runnable if it was `SUSPENDED`. So exactly one of
 //! the two makes it runnable, and only after it is off its stack.
 
+use std::ptr::NonNull;
+
+use super::scheduled::Scheduled;
+use super::shared::Shared;
+use crate::util::handler;
 use crate::util::sync::atomic::AtomicU8;
 use crate::util::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
@@ -44,6 +50,70 @@ impl WaitState {
     pub(super) fn notify(&self) -> bool {
         // AcqRel: pairs with `commit`, both ways.
         self.0.swap(NOTIFIED, AcqRel) == SUSPENDED
+    }
+}
+
+/// A coroutine that waits, for the one that is to wake it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter(NonNull<Scheduled>);
+
+// SAFETY: `wake` may be called on any thread.
+unsafe impl Send for Waiter {}
+// SAFETY: as above.
+unsafe impl Sync for Waiter {}
+
+impl Waiter {
+    pub(super) fn new(coroutine: NonNull<Scheduled>) -> Self {
+        Self(coroutine)
+    }
+
+    /// Ends the wait that this waiter was made for. Returns the coroutine if
+    /// it must now be made runnable, which may happen later and without locks.
+    ///
+    /// # Safety
+    ///
+    /// The coroutine has not returned from the wait yet, and cannot before this
+    /// call ends (invariant 3 of `sched`): the caller holds a lock that the
+    /// coroutine takes after its wait, or is the only one that can wake it.
+    #[must_use = "a woken coroutine must be made runnable"]
+    pub unsafe fn notify(self) -> Option<Woken> {
+        // SAFETY: the caller keeps the coroutine from ending.
+        let must_run = unsafe { &*Scheduled::wait_state(self.0) }.notify();
+        must_run.then_some(Woken(self.0))
+    }
+
+    /// [`notify`](Self::notify), and makes it runnable.
+    ///
+    /// # Safety
+    ///
+    /// As for `notify`.
+    pub unsafe fn wake(self) {
+        // SAFETY: the caller's promise.
+        if let Some(woken) = unsafe { self.notify() } {
+            woken.run();
+        }
+    }
+}
+
+/// A coroutine whose wait has ended and which is in no queue yet. Dropping it
+/// without [`run`](Self::run) loses the coroutine.
+#[derive(Debug)]
+pub struct Woken(NonNull<Scheduled>);
+
+// SAFETY: it belongs to the holder, who may be on any thread.
+unsafe impl Send for Woken {}
+
+impl Woken {
+    /// Makes it runnable.
+    pub fn run(self) {
+        // SAFETY: `notify` found it suspended, and told only us.
+        unsafe {
+            if handler::is_inside() {
+                Shared::make_runnable_in_handler(self.0);
+            } else {
+                Shared::make_runnable(self.0);
+            }
+        }
     }
 }
 

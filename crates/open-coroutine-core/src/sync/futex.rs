@@ -267,6 +267,23 @@ pub fn wait_anywhere(word: &AtomicU32, expected: u32, deadline: Option<Instant>)
     }
 }
 
+/// Waits as [`wait_anywhere`] does; also returns when the calling task is asked to
+/// end, unless nothing may unwind there.
+pub fn wait_at_point(word: &AtomicU32, expected: u32, deadline: Option<Instant>) {
+    let key = word.as_ptr() as usize;
+    let Some(wait) = sched::PointWait::begin(key) else {
+        return wait_anywhere(word, expected, deadline);
+    };
+    let entry = Entry {
+        key,
+        bitset: MATCH_ANY,
+        deadline,
+    };
+    // The table fences before it asks.
+    let must_wait = || word.load(Relaxed) == expected && !wait.is_cancelled();
+    TABLE.wait(entry, must_wait, || true);
+}
+
 /// Wakes everything that waits on `word` with [`wait_anywhere`].
 pub fn wake_all(word: &AtomicU32) {
     wake(word.as_ptr(), c_int::MAX as u32, MATCH_ANY);
@@ -274,7 +291,12 @@ pub fn wake_all(word: &AtomicU32) {
 
 /// Wakes all coroutines that wait on `word`, for words on which no thread waits.
 pub fn wake_all_coroutines(word: &AtomicU32) {
-    let key = ptr::from_ref(word) as usize;
+    wake_coroutines_at(ptr::from_ref(word) as usize);
+}
+
+/// [`wake_all_coroutines`] of the word at address `key`, which need not exist any
+/// more.
+pub fn wake_coroutines_at(key: usize) {
     // Step 5.
     let waiting = TABLE.waiting(key);
     if waiting > 0 {

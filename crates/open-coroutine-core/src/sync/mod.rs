@@ -6,7 +6,7 @@
 //! * `foreign`: waits for what somebody else implements: pthread's mutexes,
 //!   condition variables, read-write locks, semaphores. `silent`: unlocks of
 //!   these that nobody sees; `limit`: deadlines by their clocks.
-//! * `park`: park and unpark of the own API.
+//! * `park`: park and unpark of the own API; `signal`: the waker of futures.
 
 mod count;
 pub mod foreign;
@@ -14,11 +14,13 @@ pub mod futex;
 mod limit;
 mod list;
 mod park;
+mod signal;
 mod silent;
 mod table;
 
 pub use limit::Limit;
 pub use park::{park, park_timeout, unpark};
+pub use signal::Signal;
 
 /// Forgets whoever waits, in the child of a fork.
 ///

@@ -20,6 +20,8 @@ const NOTIFIED: u32 = 2;
 /// Waits until the calling task is unparked; at once if it was already. Like
 /// `std::thread::park` it may return without reason. On a plain thread it is
 /// `std::thread::park`.
+///
+/// A point of cancellation: it unwinds if the calling task was asked to end.
 pub fn park() {
     park_until(None);
 }
@@ -51,9 +53,10 @@ fn park_task(task: &dyn Run, deadline: Option<Instant>) {
         .compare_exchange(EMPTY, PARKED, Acquire, Acquire)
         .is_ok()
     {
-        futex::wait_anywhere(token, PARKED, deadline);
+        futex::wait_at_point(token, PARKED, deadline);
     }
     token.swap(EMPTY, Acquire);
+    sched::cancellation_point();
 }
 
 /// Lets the task's next or current [`park`] return.

@@ -1,5 +1,6 @@
 //! Linux: the system call instruction and the few calls the runtime needs.
 
+mod interrupts;
 mod signals;
 
 use std::ffi::c_int;
@@ -11,6 +12,7 @@ use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+pub use interrupts::*;
 pub use signals::*;
 
 /// Makes system call `number`. Returns its result, or minus the error number.
@@ -119,6 +121,113 @@ pub fn gettid() -> i32 {
     unsafe { syscall(libc::SYS_gettid, [0; 6]) as i32 }
 }
 
+/// The processor time that a thread of this process has used; `None` if there is no
+/// such thread.
+pub fn thread_time(thread: i32) -> Option<Duration> {
+    // How the kernel numbers clocks of threads: CPUCLOCK_PERTHREAD_MASK and
+    // CPUCLOCK_SCHED.
+    let clock = (!thread << 3) | 6;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let args = [clock as usize, &raw mut time as usize, 0, 0, 0, 0];
+    // SAFETY: writes `time`.
+    let result = unsafe { syscall(libc::SYS_clock_gettime, args) };
+    (result == 0).then(|| to_duration(&time))?
+}
+
+/// Commands of `membarrier(2)`.
+const PRIVATE_EXPEDITED: c_int = 1 << 3;
+const REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
+
+/// Asks the kernel for [`memory_barrier_everywhere`]. False if it refuses.
+#[must_use = "without it there is no such barrier"]
+pub fn prepare_memory_barriers() -> bool {
+    membarrier(REGISTER_PRIVATE_EXPEDITED)
+}
+
+/// Every thread of this process passes a full memory barrier, at some point of its
+/// own code. [`prepare_memory_barriers`] has returned true.
+pub fn memory_barrier_everywhere() {
+    let passed = membarrier(PRIVATE_EXPEDITED);
+    debug_assert!(passed, "the process has registered");
+}
+
+fn membarrier(command: c_int) -> bool {
+    let args = [command as usize, 0, 0, 0, 0, 0];
+    // SAFETY: takes integers.
+    unsafe { syscall(libc::SYS_membarrier, args) == 0 }
+}
+
+/// Whether a thread of this process sleeps in the kernel: it neither runs nor could.
+/// False if there is no `/proc`.
+pub fn is_asleep(thread: i32) -> bool {
+    let path = format!("/proc/self/task/{thread}/stat\0");
+    let mut text = [0u8; 512];
+    let length = read_file(path.as_bytes(), &mut text);
+    // The state follows the name, which is in parentheses and may contain some.
+    let after = text[..length].iter().rposition(|&byte| byte == b')');
+    after.is_some_and(|end| matches!(text.get(end + 2), Some(b'S' | b'D')))
+}
+
+/// The system call that a thread of this process sleeps in, if it is known.
+pub fn system_call_of(thread: i32) -> Option<libc::c_long> {
+    let path = format!("/proc/self/task/{thread}/syscall\0");
+    let mut text = [0u8; 256];
+    let length = read_file(path.as_bytes(), &mut text);
+    let number = text[..length].split(|&byte| byte == b' ').next()?;
+    str::from_utf8(number).ok()?.parse().ok()
+}
+
+/// Reads the beginning of a file, whose path ends with a zero. Returns how much.
+fn read_file(path: &[u8], text: &mut [u8]) -> usize {
+    debug_assert_eq!(Some(&0), path.last());
+    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+    let args = [
+        libc::AT_FDCWD as usize,
+        path.as_ptr() as usize,
+        flags,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the path is a C string.
+    let Ok(fd) = check(unsafe { syscall(libc::SYS_openat, args) }) else {
+        return 0;
+    };
+    let args = [fd, text.as_mut_ptr() as usize, text.len(), 0, 0, 0];
+    // SAFETY: writes to `text` only.
+    let length = check(unsafe { syscall(libc::SYS_read, args) });
+    // SAFETY: opened above.
+    unsafe { close(fd as c_int) };
+    length.unwrap_or(0)
+}
+
+/// Has the calling thread's sleeps end as soon as the kernel can: by default they
+/// may last 50 µs longer.
+pub fn be_punctual() {
+    let args = [libc::PR_SET_TIMERSLACK as usize, 1, 0, 0, 0, 0];
+    // SAFETY: takes integers.
+    unsafe { syscall(libc::SYS_prctl, args) };
+}
+
+/// Whether `poll(2)` says that `fd` can be read.
+pub fn is_readable(fd: RawFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let args = [&raw mut poll as usize, 1, &raw const now as usize, 0, 8, 0];
+    // SAFETY: reads `now`, reads and writes `poll`.
+    unsafe { syscall(libc::SYS_ppoll, args) == 1 && poll.revents & libc::POLLIN != 0 }
+}
+
 /// Gives the processor to another thread, if one waits for it.
 pub fn sched_yield() {
     // SAFETY: sched_yield has no arguments and cannot fail.
@@ -219,6 +328,18 @@ pub fn alternate_stack() -> Range<usize> {
 pub unsafe fn close(fd: RawFd) {
     // SAFETY: the caller owns `fd`.
     unsafe { syscall(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]) };
+}
+
+/// The kind of an open file, in the bits of `S_IFMT`; 0 if it is unknown.
+pub fn file_kind(fd: RawFd) -> libc::mode_t {
+    // SAFETY: all-zero bytes are a valid `stat` to be filled in.
+    let mut stat: libc::stat = unsafe { mem::zeroed() };
+    let args = [fd as usize, &raw mut stat as usize, 0, 0, 0, 0];
+    // SAFETY: `stat` lives across the call.
+    match insist(|| unsafe { syscall(libc::SYS_fstat, args) }) {
+        0 => stat.st_mode & libc::S_IFMT,
+        _ => 0,
+    }
 }
 
 /// A kernel event counter (`eventfd(2)`), non-blocking, closed on drop.

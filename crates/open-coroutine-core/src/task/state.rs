@@ -10,6 +10,7 @@
 //! * `DETACHED`: the handle was dropped; nobody will take the result.
 //! * `TAKEN`: the result was taken.
 //! * `ABANDONED`: the runtime stopped without it; joiners return without it.
+//! * `CANCELLED`: it was asked to end.
 //!
 //! The thread that sets `TAKEN` (or the second of `STORED` and `DETACHED`) is
 //! the only one that touches the result from there on.
@@ -24,6 +25,7 @@ const AWAITED_BY_THREAD: u32 = 8;
 const DETACHED: u32 = 16;
 const TAKEN: u32 = 32;
 const ABANDONED: u32 = 64;
+const CANCELLED: u32 = 128;
 
 /// Who waits for the end of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +88,20 @@ impl State {
         } else {
             (before & AWAITED != 0).then_some(Waiters::Coroutines)
         }
+    }
+
+    /// The task is asked to end. Returns whether it still can: nobody has asked
+    /// before, and it has no result yet.
+    #[must_use = "the request must be passed on"]
+    pub(super) fn cancel(&self) -> bool {
+        // AcqRel: what the caller did before it asked is seen by the task.
+        let before = self.0.fetch_or(CANCELLED, AcqRel);
+        before & (CANCELLED | STORED | DONE | ABANDONED) == 0
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        // Acquire: pairs with `cancel`.
+        self.0.load(Acquire) & CANCELLED != 0
     }
 
     pub(super) fn is_done(&self) -> bool {

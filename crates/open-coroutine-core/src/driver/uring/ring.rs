@@ -92,8 +92,18 @@ pub(super) struct Ring {
     enter_fd: usize,
     enter_flags: usize,
     refusals: Refusals,
-    /// Bit `n` is set if the kernel knows opcode `n`.
-    opcodes: u128,
+    opcodes: Opcodes,
+}
+
+/// What the kernel knows: bit `n` stands for opcode `n`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::driver) struct Opcodes(u128);
+
+impl Opcodes {
+    pub(super) fn contain(self, entry: &Entry) -> bool {
+        let code = entry.get_opcode();
+        code < u128::BITS && self.0 & 1 << code != 0
+    }
 }
 
 impl Ring {
@@ -119,8 +129,15 @@ impl Ring {
     }
 
     pub(super) fn knows(&self, entry: &Entry) -> bool {
-        let code = entry.get_opcode();
-        code < u128::BITS && self.opcodes & 1 << code != 0
+        self.opcodes.contain(entry)
+    }
+
+    pub(super) fn opcodes(&self) -> Opcodes {
+        self.opcodes
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
     }
 
     /// Whether receives and sends may carry the `POLL_FIRST` flag (5.19).
@@ -164,6 +181,11 @@ impl Ring {
         if !idle {
             self.enter(0, ENTER_GETEVENTS, 0, 0);
         }
+    }
+
+    /// Submits what is queued and has the kernel deliver what is complete.
+    pub(super) fn run_completions(&mut self) {
+        self.enter(0, ENTER_GETEVENTS, 0, 0);
     }
 
     /// Submits what is queued and sleeps until a completion is there or
@@ -319,15 +341,17 @@ fn check_features(ring: &IoUring) -> io::Result<()> {
     }
 }
 
-fn probe_opcodes(ring: &IoUring) -> io::Result<u128> {
+fn probe_opcodes(ring: &IoUring) -> io::Result<Opcodes> {
     let mut probe = Probe::new();
     ring.submitter()
         .register_probe(&mut probe)
         .map_err(|error| explain(&error))?;
     match REQUIRED.iter().find(|(code, _)| !probe.is_supported(*code)) {
-        None => Ok((0..u128::BITS as u8)
-            .filter(|code| probe.is_supported(*code))
-            .fold(0, |set, code| set | 1 << code)),
+        None => Ok(Opcodes(
+            (0..u128::BITS as u8)
+                .filter(|code| probe.is_supported(*code))
+                .fold(0, |set, code| set | 1 << code),
+        )),
         Some((_, name)) => Err(too_old(name)),
     }
 }
