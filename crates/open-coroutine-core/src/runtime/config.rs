@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::capabilities::{Capabilities, Mode};
 use super::{InitError, overflow, probe_driver, wake_joiners};
 use crate::driver;
-use crate::sched::{Hooks, Settings};
+use crate::sched::{self, Hooks, Settings};
 use crate::stack::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE};
 use crate::sys;
 use crate::tls::{self, Refusal};
@@ -28,10 +28,11 @@ pub enum Driver {
 /// More workers than any machine has processors.
 const MAX_WORKERS: usize = 4096;
 
-/// The variable that goes before [`Config::driver`].
-const DRIVER: &str = "OPEN_COROUTINE_DRIVER";
 /// A shorter time slice would go for the switches.
 const MIN_TIME_SLICE: Duration = Duration::from_micros(50);
+
+/// The variable that goes before [`Config::driver`].
+const DRIVER: &str = "OPEN_COROUTINE_DRIVER";
 
 /// How the runtime is to run. Every setting has a default.
 ///
@@ -223,6 +224,7 @@ impl Config {
                 driver,
                 isolation,
                 hooks,
+                migrates: sched::migration_is_forced(),
                 preemptive,
                 time_slice: self.time_slice,
                 take_over: self.take_over && isolation.is_some() && sys::prepare_memory_barriers(),

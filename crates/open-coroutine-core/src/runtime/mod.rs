@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use self::config::Chosen;
 use crate::driver::{self, Kind};
-use crate::sched::{self, Shared};
+use crate::sched::{self, Census, Shared};
 use crate::sync::{self, futex};
 use crate::task::Waiters;
 use crate::util::handler;
@@ -325,6 +325,15 @@ pub fn workers() -> usize {
     match &*RUNTIME.lock() {
         State::Running(runtime) => runtime.workers.len(),
         State::Stopped | State::Stopping => 0,
+    }
+}
+
+/// What the running runtime holds; nothing if none is running.
+#[doc(hidden)]
+pub fn census() -> Census {
+    match &*RUNTIME.lock() {
+        State::Running(runtime) => runtime.shared.census(),
+        State::Stopped | State::Stopping => Census::default(),
     }
 }
 

@@ -319,6 +319,27 @@ impl Worker {
 }
 
 /// Whether the calling task was asked to end. False on a plain thread.
+///
+/// # Examples
+///
+/// ```
+/// use open_coroutine_core::runtime::spawn;
+/// use open_coroutine_core::sched::is_cancelled;
+///
+/// let task = spawn(|| {
+///     let mut rounds = 0u64;
+///     while !is_cancelled() {
+///         rounds += 1;
+///         std::thread::yield_now();
+///     }
+///     rounds
+/// });
+/// task.cancel();
+/// match task.join() {
+///     Ok(rounds) => println!("{rounds} rounds"),
+///     Err(error) => assert!(error.is_cancelled(), "it had not started"),
+/// }
+/// ```
 #[inline]
 pub fn is_cancelled() -> bool {
     current().is_some_and(|coroutine| coroutine.cancellation().is_requested())
@@ -348,8 +369,23 @@ fn may_unwind(coroutine: &Scheduled) -> bool {
         && !thread::panicking()
 }
 
-/// Runs `body` as if nobody had asked the calling task to end. Only
-/// [`is_cancelled`] tells it.
+/// Runs `body` as if nobody had asked the calling task to end; only [`is_cancelled`]
+/// tells. For what must be brought to its end, as the goodbye to a peer.
+///
+/// # Examples
+///
+/// ```
+/// use open_coroutine_core::runtime::{current, spawn};
+/// use open_coroutine_core::sched::without_cancellation;
+/// use open_coroutine_core::time::yield_now;
+///
+/// let task = spawn(|| {
+///     current().unwrap().cancel();
+///     without_cancellation(yield_now);
+///     yield_now();
+/// });
+/// assert!(task.join().unwrap_err().is_cancelled());
+/// ```
 pub fn without_cancellation<R>(body: impl FnOnce() -> R) -> R {
     struct Leave<'a>(&'a Scheduled);
     impl Drop for Leave<'_> {

@@ -14,8 +14,8 @@
 
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicPtr};
 
 use super::holding::Holding;
 use super::local;
@@ -35,6 +35,8 @@ pub(super) struct Carrier {
     tls: Option<ThreadTls>,
     /// What it keeps of a worker that was taken away.
     left: Left,
+    /// Its coroutine makes calls that a signal would end.
+    is_quiet: AtomicBool,
 }
 
 /// The worker was taken away while the thread ran a coroutine. Whatever belongs to
@@ -57,7 +59,21 @@ impl Carrier {
             thread: sys::gettid(),
             tls,
             left: Left::default(),
+            is_quiet: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the coroutine should not be preempted, for the sake of what it waits
+    /// for. Only a hint: it may have begun to wait just now.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_quiet.load(Relaxed)
+    }
+
+    /// The running coroutine enters or leaves a section in which its calls block, or
+    /// another one runs.
+    #[inline]
+    pub(super) fn set_quiet(&self, is_quiet: bool) {
+        self.is_quiet.store(is_quiet, Relaxed);
     }
 
     pub(super) fn left(&self) -> &Left {

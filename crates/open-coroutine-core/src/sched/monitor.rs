@@ -252,7 +252,7 @@ impl Watch<'_> {
 
     /// Signals the coroutine of a worker. Returns when to look again.
     fn preempt(&mut self, index: usize, carrier: &Carrier, advanced: bool) -> Duration {
-        if !advanced || !self.shared.settings().preemptive {
+        if !advanced || carrier.is_quiet() || !self.shared.settings().preemptive {
             return self.tick;
         }
         super::preempt::signal(carrier);

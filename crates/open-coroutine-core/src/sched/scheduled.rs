@@ -23,6 +23,7 @@ use super::cancel::Cancellation;
 use super::carrier::Carrier;
 use super::hooks::Hooks;
 use super::local;
+use super::locals::Locals;
 use super::shared::Shared;
 use super::signals::Signals;
 use super::suspend::IoWait;
@@ -104,6 +105,8 @@ pub(crate) struct Scheduled {
     segment: Cell<*const Segment>,
     /// Restricted mode: the sections that it is in while suspended.
     sections: Cell<u32>,
+    /// Restricted mode: what coroutine-locals hold.
+    locals: Locals,
     block: UnsafeCell<Option<tls::Block>>,
     context: UnsafeCell<Context>,
 }
@@ -152,6 +155,7 @@ impl Scheduled {
             stack: stack.usable(),
             segment: Cell::new(ptr::null()),
             sections: Cell::new(preempt::initial()),
+            locals: Locals::new(),
             block: UnsafeCell::new(block),
             context: UnsafeCell::new(None),
         })));
@@ -271,6 +275,10 @@ impl Scheduled {
 
     pub(super) fn woken_before(&self) -> &Cell<*mut Scheduled> {
         &self.woken_before
+    }
+
+    pub(super) fn locals(&self) -> &Locals {
+        &self.locals
     }
 
     pub(super) fn listed_at(&self) -> &Cell<usize> {
@@ -393,6 +401,8 @@ impl Scheduled {
                 // As in a fresh block, so that its reset finds nothing to do.
                 Segment::replace_innermost(ptr::null());
                 local::set_coroutine(ptr::null());
+            } else {
+                self.locals.clear();
             }
             command = yielder.suspend(Suspend::Done { ran });
         }

@@ -166,6 +166,31 @@ pub fn without_diversion<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
+/// [`without_diversion`], for calls that may block: they are not interrupted either,
+/// unless an io_uring is needed that belongs to the thread.
+pub fn while_blocking<R>(body: impl FnOnce() -> R) -> R {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            set_quiet(false);
+        }
+    }
+    without_diversion(|| {
+        set_quiet(true);
+        let _leave = Leave;
+        body()
+    })
+}
+
+fn set_quiet(is_quiet: bool) {
+    let _section = preempt::section();
+    if let Some(coroutine) = current() {
+        // SAFETY: in a section it stays on its thread, whose carrier lives as long as
+        // that runs coroutines.
+        unsafe { &*coroutine.carrier() }.set_quiet(is_quiet);
+    }
+}
+
 /// From here on every hooked function passes through: for the child of a fork,
 /// whose only thread is the caller's.
 pub fn stop_diverting() {
@@ -301,4 +326,33 @@ pub unsafe fn on_thread_storage<R>(body: impl FnOnce() -> R) -> R {
     };
     // SAFETY: the caller's promise; the coroutine runs on this worker.
     unsafe { tls::on_thread(thread, block, body) }
+}
+
+/// Runs `body` as the OS thread below the caller would: on its thread-local
+/// storage, with hooked functions passing through, and without preemption. It may
+/// be called at any time, also before `main`, in a thread's last destructors and
+/// in the child of a fork. A plain thread pays one load and one branch.
+///
+/// # Safety
+///
+/// As for [`on_thread_storage`].
+#[inline(always)]
+pub unsafe fn as_thread<R>(body: impl FnOnce() -> R) -> R {
+    if on_coroutine() {
+        // SAFETY: the caller's promise.
+        unsafe { as_thread_below(body) }
+    } else {
+        body()
+    }
+}
+
+/// # Safety
+///
+/// As for [`as_thread`].
+#[inline(never)]
+unsafe fn as_thread_below<R>(body: impl FnOnce() -> R) -> R {
+    // First, because who passes through is not preempted: so it stays on the
+    // thread whose storage is looked up.
+    // SAFETY: the caller's promise.
+    without_diversion(|| unsafe { on_thread_storage(body) })
 }

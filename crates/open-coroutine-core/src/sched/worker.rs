@@ -343,6 +343,7 @@ impl Worker {
         carrier.release();
         // SAFETY: on the own stack and storage of `carrier`'s thread.
         let reason = unsafe { target.resume(self, carrier) };
+        carrier.set_quiet(false);
         if let Err(Lost) = carrier.hold() {
             takeover::settle(&self.shared, self.index, carrier, (coroutine, reason));
             return Err(Lost);
@@ -353,6 +354,7 @@ impl Worker {
                 self.share();
             }
             Suspend::Preempted => {
+                self.shared.preemptions.fetch_add(1, Relaxed);
                 // First of all, so that those who are due come before it.
                 self.drive();
                 self.requeue(coroutine);
@@ -371,7 +373,9 @@ impl Worker {
         // SAFETY: alive, since it is in no queue yet.
         let target = unsafe { coroutine.as_ref() };
         let priority = target.priority();
-        if !target.is_isolated() {
+        if self.shared.settings().migrates && target.is_isolated() {
+            self.shared.migrate(coroutine);
+        } else if !target.is_isolated() {
             self.pinned.borrow_mut().push_back(coroutine);
         } else if priority == 0 {
             self.queue.push(Runnable::Coroutine(coroutine));

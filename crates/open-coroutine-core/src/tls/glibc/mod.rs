@@ -11,6 +11,7 @@
 //! * `probe`: finds malloc's words; the start-up self-test.
 //! * `block`: memory, ids and the list of live blocks.
 //! * `task`: what a thread does when it starts and ends, for a task.
+//! * `adapter`: whether the global allocator is the one for coroutines.
 //!
 //! # Invariants
 //!
@@ -20,6 +21,7 @@
 //! 3. A template that `dlopen` made obsolete stays allocated: a `reset` on
 //!    another thread may still read it.
 
+mod adapter;
 mod block;
 mod layout;
 mod modules;
@@ -45,6 +47,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
 
+pub use adapter::answer_allocation;
 pub use block::Block;
 pub use task::{begin, end, key_created, key_deleted};
 
