@@ -85,7 +85,7 @@ pub fn capabilities() -> Capabilities {
     };
     let mode = match tls::isolation() {
         Ok(_) => Mode::Full,
-        Err(refusal) => Mode::Restricted(refusal.clone()),
+        Err(refusal) => Mode::Restricted(refusal),
     };
     let is_full = mode == Mode::Full;
     Capabilities::new(mode, kind, no_uring, Hooks::from(is_full), is_full)

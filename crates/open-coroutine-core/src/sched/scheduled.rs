@@ -12,6 +12,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::io;
 use std::ops::Range;
+use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -395,6 +396,10 @@ impl Scheduled {
             if let Some(isolation) = self.isolation {
                 // SAFETY: on the coroutine's own block, at the end of a task.
                 unsafe { tls::end(isolation) };
+            }
+            if !local::left().is_null() {
+                // The child of a fork ends with its only thread.
+                process::exit(0);
             }
             preempt::end_task();
             if self.isolation.is_some() {

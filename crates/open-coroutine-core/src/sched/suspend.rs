@@ -121,17 +121,17 @@ pub fn with_current_task<R>(body: impl FnOnce(&dyn Run) -> R) -> Option<R> {
 }
 
 /// Calls `body` with the name of the task that the caller belongs to, if it
-/// belongs to one. Async-signal-safe if `body` is.
+/// belongs to one, or did so before a fork. Async-signal-safe if `body` is.
 pub fn with_current_name(body: impl FnOnce(&str)) {
-    if let Some(coroutine) = current() {
+    if let Some(coroutine) = current_or_left() {
         coroutine.with_task_name(body);
     }
 }
 
 /// The usable bytes of the stack that the calling coroutine began on; `None` on
-/// a plain thread.
+/// a plain thread. In the child of a fork it is still that stack.
 pub fn current_stack() -> Option<Range<usize>> {
-    current().map(|coroutine| coroutine.stack().clone())
+    current_or_left().map(|coroutine| coroutine.stack().clone())
 }
 
 /// The means by which the calling coroutine has storage of its own; on a plain
@@ -191,16 +191,41 @@ fn set_quiet(is_quiet: bool) {
     }
 }
 
-/// From here on every hooked function passes through: for the child of a fork,
-/// whose only thread is the caller's.
+/// From here on every hooked function passes through: for a process that is taken
+/// down.
 pub fn stop_diverting() {
     if let Some(coroutine) = current() {
         coroutine.pass_through().set(STOPPED);
     }
 }
 
+/// For the child of a fork, whose only thread is the caller's: from here on he is
+/// a plain thread, though on a coroutine's stack and storage, which
+/// [`was_coroutine`] tells. Async-signal-safe.
+pub fn leave() {
+    if let Some(coroutine) = current() {
+        coroutine.pass_through().set(STOPPED);
+        // For good: a plain thread is always in a section.
+        preempt::enter();
+        local::leave();
+    }
+}
+
+/// Whether the caller has the stack and the storage of a coroutine: because it is
+/// one, or was one before a fork.
+#[inline]
+pub fn was_coroutine() -> bool {
+    current_or_left().is_some()
+}
+
+#[inline]
+fn current_or_left() -> Option<&'static Scheduled> {
+    // SAFETY: as in `current`; what a child has left is never freed there.
+    current().or_else(|| unsafe { local::left().as_ref() })
+}
+
 impl Scheduled {
-    /// Whether it has called [`stop_diverting`].
+    /// Whether it has called [`stop_diverting`] or [`leave`].
     pub(super) fn has_stopped(&self) -> bool {
         self.pass_through().get() >= STOPPED
     }
@@ -315,11 +340,12 @@ pub unsafe fn perform(op: Op, deadline: Option<Instant>, cancel: Cancel) -> c_in
 ///
 /// `body` must neither suspend nor unwind.
 pub unsafe fn on_thread_storage<R>(body: impl FnOnce() -> R) -> R {
-    let Some(coroutine) = current() else {
+    let Some(coroutine) = current_or_left() else {
         return body();
     };
     let _section = preempt::section();
-    // SAFETY: called on the coroutine, which stays on its thread in a section.
+    // SAFETY: called on the coroutine, which stays on its thread in a
+    // section; the one that a child has left is in memory that nobody frees.
     let (block, thread) = unsafe { (coroutine.block(), (*coroutine.carrier()).tls()) };
     let (Some(block), Some(thread)) = (block, thread) else {
         return body();

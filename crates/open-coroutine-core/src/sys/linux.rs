@@ -95,6 +95,15 @@ fn insist_after(refusal: isize, call: impl Fn() -> isize) -> isize {
     result
 }
 
+/// Says what to do about a thread that did not start.
+pub fn explain_no_thread(error: &io::Error) -> io::Error {
+    let message = format!(
+        "cannot start a thread, see RLIMIT_NPROC, kernel.threads-max, pids.max of the control \
+         group, RLIMIT_AS and the memory left ({error})"
+    );
+    io::Error::new(error.kind(), message)
+}
+
 /// The calling thread's `errno`.
 #[inline]
 pub fn errno() -> c_int {

@@ -14,11 +14,11 @@ use super::{Refusal, is_forced};
 /// # Errors
 ///
 /// [`Refusal::Forced`] or [`Refusal::Platform`].
-pub fn isolation() -> Result<&'static Isolation, &'static Refusal> {
+pub fn isolation() -> Result<&'static Isolation, Refusal> {
     Err(if is_forced() {
-        &Refusal::Forced
+        Refusal::Forced
     } else {
-        &Refusal::Platform
+        Refusal::Platform
     })
 }
 
@@ -26,6 +26,13 @@ pub fn isolation() -> Result<&'static Isolation, &'static Refusal> {
 pub fn decided() -> Option<&'static Isolation> {
     None
 }
+
+/// Nothing is held.
+///
+/// # Safety
+///
+/// None: nothing is looked at.
+pub unsafe fn abandon() {}
 
 /// Proof that coroutines own their TLS: there is none on this platform.
 #[derive(Debug)]
