@@ -21,7 +21,7 @@ use open_coroutine_core::sched;
 /// # }
 /// ```
 pub fn without_hooks<R>(body: impl FnOnce() -> R) -> R {
-    sched::while_blocking(body)
+    sched::without_diversion(body)
 }
 
 /// Runs `body` on a thread of a pool, and suspends the calling coroutine until

@@ -15,7 +15,7 @@
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::atomic::{AtomicBool, AtomicPtr};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
 
 use super::holding::Holding;
 use super::local;
@@ -35,8 +35,8 @@ pub(super) struct Carrier {
     tls: Option<ThreadTls>,
     /// What it keeps of a worker that was taken away.
     left: Left,
-    /// Its coroutine makes calls that a signal would end.
-    is_quiet: AtomicBool,
+    /// See [`note_call`](Self::note_call). Only the thread itself writes it.
+    calls: AtomicU32,
 }
 
 /// The worker was taken away while the thread ran a coroutine. Whatever belongs to
@@ -59,21 +59,20 @@ impl Carrier {
             thread: sys::gettid(),
             tls,
             left: Left::default(),
-            is_quiet: AtomicBool::new(false),
+            calls: AtomicU32::new(0),
         }
     }
 
-    /// Whether the coroutine should not be preempted, for the sake of what it waits
-    /// for. Only a hint: it may have begun to wait just now.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.is_quiet.load(Relaxed)
+    /// Its coroutine makes a call that may block the thread, and that a signal might
+    /// end.
+    pub(super) fn note_call(&self) {
+        self.calls
+            .store(self.calls.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
-    /// The running coroutine enters or leaves a section in which its calls block, or
-    /// another one runs.
-    #[inline]
-    pub(super) fn set_quiet(&self, is_quiet: bool) {
-        self.is_quiet.store(is_quiet, Relaxed);
+    /// How many such calls there were.
+    pub(super) fn calls(&self) -> u32 {
+        self.calls.load(Relaxed)
     }
 
     pub(super) fn left(&self) -> &Left {

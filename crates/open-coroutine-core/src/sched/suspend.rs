@@ -70,13 +70,19 @@ pub fn may_divert(family: Hooks) -> bool {
 }
 
 /// Whether `coroutine` passes through only because of a signal handler that it
-/// has left by a jump.
+/// has left by a jump. If not, its call may block, which the monitor should know.
 #[cold]
 #[inline(never)]
 fn diverts_again(coroutine: &Scheduled, family: Hooks) -> bool {
-    coroutine.before_handler().get().is_some() && {
+    if coroutine.before_handler().get().is_some() {
         notice_left_handler(coroutine);
-        coroutine.diverts(family)
+    }
+    coroutine.diverts(family) || {
+        let _section = preempt::section();
+        // SAFETY: in a section it stays on its thread, whose carrier lives as long as
+        // that runs coroutines.
+        unsafe { &*coroutine.carrier() }.note_call();
+        false
     }
 }
 
@@ -164,31 +170,6 @@ pub fn without_diversion<R>(body: impl FnOnce() -> R) -> R {
     depth.set(depth.get() + 1);
     let _leave = Leave(depth);
     body()
-}
-
-/// [`without_diversion`], for calls that may block: they are not interrupted either,
-/// unless an io_uring is needed that belongs to the thread.
-pub fn while_blocking<R>(body: impl FnOnce() -> R) -> R {
-    struct Leave;
-    impl Drop for Leave {
-        fn drop(&mut self) {
-            set_quiet(false);
-        }
-    }
-    without_diversion(|| {
-        set_quiet(true);
-        let _leave = Leave;
-        body()
-    })
-}
-
-fn set_quiet(is_quiet: bool) {
-    let _section = preempt::section();
-    if let Some(coroutine) = current() {
-        // SAFETY: in a section it stays on its thread, whose carrier lives as long as
-        // that runs coroutines.
-        unsafe { &*coroutine.carrier() }.set_quiet(is_quiet);
-    }
 }
 
 /// From here on every hooked function passes through: for a process that is taken

@@ -343,7 +343,6 @@ impl Worker {
         carrier.release();
         // SAFETY: on the own stack and storage of `carrier`'s thread.
         let reason = unsafe { target.resume(self, carrier) };
-        carrier.set_quiet(false);
         if let Err(Lost) = carrier.hold() {
             takeover::settle(&self.shared, self.index, carrier, (coroutine, reason));
             return Err(Lost);
