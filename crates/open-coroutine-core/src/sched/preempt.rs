@@ -67,9 +67,10 @@ pub(crate) fn install() {
         // SAFETY: all-zero bytes are a valid `sigaction`.
         let mut action: libc::sigaction = unsafe { mem::zeroed() };
         action.sa_sigaction = handle as *const () as usize;
-        // Not on the alternate stack, which belongs to the thread; and not
-        // blocked meanwhile, for the mask goes on with the thread.
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_NODEFER;
+        // Not on the alternate stack, which belongs to the thread. Blocked meanwhile:
+        // a second signal that comes right at the handler's first instruction would
+        // find the executable's own code, above whatever the first one interrupted.
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
         // SAFETY: the handler does what one may do.
         if let Some(before) = unsafe { sys::replace_action(SIGNAL, &action) } {
             // Release: pairs with the Acquire in `pass_on`.
@@ -129,6 +130,8 @@ fn interrupt(context: &mut libc::ucontext_t) {
         return preempt::leave_quietly();
     };
     if !was_in_section && may_suspend(coroutine, context) {
+        // The thread goes on with what it had before the signal.
+        sys::set_signal_mask(sys::context_mask(context));
         // SAFETY: on the coroutine, which was in no section: nothing is borrowed.
         unsafe { coroutine.suspend(Suspend::Preempted) };
         sys::refresh_context(context);
