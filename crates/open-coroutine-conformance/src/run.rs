@@ -44,7 +44,12 @@ impl Performer {
         let Self::Coroutines(driver, workers) = self else {
             return true;
         };
-        match open_coroutine::init(Config::default().event_loop_size(workers).driver(driver)) {
+        match open_coroutine::init(
+            Config::default()
+                .event_loop_size(workers)
+                .driver(driver)
+                .take_over(false),
+        ) {
             Err(InitError::Driver(_)) => false,
             result => {
                 result.expect("a runtime starts");

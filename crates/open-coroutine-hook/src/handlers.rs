@@ -23,6 +23,12 @@
 //! A trampoline loads the entry of its own kind, without a lock. Entries are
 //! never cleared: whether they count is the kernel's to say.
 //!
+//! The action of the signal by which coroutines are preempted stays ours. What the
+//! program sets for it is kept in [`URGENT`], and its trampoline is called from
+//! our handler. While any handler of the program runs, that signal is blocked: so a
+//! coroutine is not preempted before the trampoline has begun, nor after it has
+//! ended, and nothing that the handler waits for is interrupted.
+//!
 //! # Invariants
 //!
 //! 1. An entry that is not 0 is a handler of its table's kind. A trampoline that
@@ -32,6 +38,7 @@
 //! 3. The lock's value is the holder's process: a process that was forked
 //!    meanwhile takes it over.
 
+use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
 use std::mem;
 use std::ptr;
@@ -175,6 +182,44 @@ impl Change {
     }
 }
 
+/// What the program has set for the signal that preempts. Static because signal
+/// dispositions belong to the process.
+static URGENT: Urgent = Urgent(UnsafeCell::new(None));
+
+struct Urgent(UnsafeCell<Option<libc::sigaction>>);
+
+// SAFETY: only the holder of the protocol's lock uses it, see `exchange`.
+unsafe impl Sync for Urgent {}
+
+impl Urgent {
+    /// Keeps `new`, if there is one. Returns the action before.
+    fn exchange(&self, new: Option<&libc::sigaction>, _change: &Change) -> libc::sigaction {
+        // SAFETY: a change exists while its thread holds the lock.
+        let kept = unsafe { &mut *self.0.get() };
+        let before = kept
+            .or_else(sched::action_before_preemption)
+            // SAFETY: all-zero bytes are a valid `sigaction`.
+            .unwrap_or_else(|| unsafe { mem::zeroed() });
+        if let Some(new) = new {
+            *kept = Some(*new);
+            sched::chain(new.sa_sigaction);
+        }
+        before
+    }
+}
+
+/// Blocks the signal that preempts, or no longer, while the handler of `action`
+/// runs: it would interrupt what the handler waits for.
+fn guard(action: &mut libc::sigaction, is_guarded: bool) {
+    let change = if is_guarded {
+        libc::sigaddset
+    } else {
+        libc::sigdelset
+    };
+    // SAFETY: a valid set and signal.
+    unsafe { change(&raw mut action.sa_mask, libc::SIGURG) };
+}
+
 /// `sigaction(2)`
 ///
 /// # Safety
@@ -199,21 +244,27 @@ pub unsafe extern "C" fn sigaction(
     };
     if let Some(new) = &mut new {
         new.sa_sigaction = change.set(new.sa_sigaction, new.sa_flags);
+        guard(new, true);
     }
-    let action = new.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: the trampoline calls the caller's handler as its flags say.
-    let result = unsafe { real(signal, action, &raw mut before) };
-    if result != 0 {
-        change.undo();
-        return result;
+    if sched::preempts_by(signal) {
+        before = URGENT.exchange(new.as_ref(), &change);
+    } else {
+        let action = new.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: the trampoline calls the caller's handler as its flags say.
+        let result = unsafe { real(signal, action, &raw mut before) };
+        if result != 0 {
+            change.undo();
+            return result;
+        }
     }
+    guard(&mut before, false);
     before.sa_sigaction = change.users(before.sa_sigaction);
     drop(change);
     if !old.is_null() {
         // SAFETY: the caller passes a place for an action.
         unsafe { *old = before };
     }
-    result
+    0
 }
 
 /// `sigaction(2)`, by glibc's other name.
@@ -238,8 +289,12 @@ pub unsafe extern "C" fn __sigaction(
 /// The contract of `signal(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    if sched::preempts_by(signal) {
+        // SAFETY: the caller's contract.
+        return unsafe { exchange(signal, handler, libc::SA_RESTART) };
+    }
     // As in `sigaction`.
-    let real = real::signal.get();
+    let (real, real_sigaction) = (real::signal.get(), real::sigaction.get());
     let Some(change) = Change::begin(signal) else {
         // SAFETY: libc refuses the signal.
         return unsafe { real(signal, handler) };
@@ -249,6 +304,14 @@ pub unsafe extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighand
     if before == SIG_ERR {
         change.undo();
         return before;
+    }
+    // SAFETY: all-zero bytes are a valid `sigaction`, which the calls write and
+    // read.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        real_sigaction(signal, ptr::null(), &raw mut action);
+        guard(&mut action, true);
+        real_sigaction(signal, &raw const action, ptr::null_mut());
     }
     change.users(before)
 }

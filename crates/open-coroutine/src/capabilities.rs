@@ -21,6 +21,8 @@ pub struct Capabilities {
     pub no_uring: Option<String>,
     /// Which hooked functions suspend the coroutine that calls them.
     pub diverts: Hooks,
+    /// Whether a coroutine that computes for long is suspended when others wait.
+    pub preemptive: bool,
     /// The functions of libc that this crate replaces, and whether calls reach
     /// the replacements here.
     pub hooks: Vec<Symbol>,
@@ -43,6 +45,7 @@ pub fn capabilities() -> Capabilities {
         driver: runtime.driver,
         no_uring: runtime.no_uring,
         diverts: runtime.diverts,
+        preemptive: runtime.preemptive,
         hooks: open_coroutine_hook::symbols(),
     }
 }
@@ -57,6 +60,8 @@ impl fmt::Display for Capabilities {
             None => writeln!(f, "driver: {}", self.driver)?,
             Some(reason) => writeln!(f, "driver: {} ({reason})", self.driver)?,
         }
+        let preemption = if self.preemptive { "on" } else { "off" };
+        writeln!(f, "preemption: {preemption}")?;
         let live = self.hooks.iter().filter(|hook| hook.is_live()).count();
         write!(f, "hooks: {live} of {} functions", self.hooks.len())?;
         match self.diverts {

@@ -62,7 +62,7 @@ impl Report {
 ///
 /// It makes waiting calls on as many coroutines as there are workers, and sees
 /// whether another one still runs. Where calls block, the workers stand still
-/// meanwhile, for two seconds per check. Starts a runtime with the default
+/// meanwhile: until other threads take over, or for two seconds per check. Starts a runtime with the default
 /// configuration if none is running.
 ///
 /// # Examples
@@ -113,6 +113,7 @@ fn occupy_workers(make: fn() -> std::io::Result<Wait>) -> std::io::Result<Outcom
     // Starts the runtime if there is none.
     let first = Builder::new().name("doctor").spawn(|| {})?;
     drop(first);
+    let takeovers = runtime::takeovers();
     let mut ends = Vec::new();
     let mut waits = Vec::new();
     let (begins, begun) = mpsc::channel();
@@ -132,6 +133,8 @@ fn occupy_workers(make: fn() -> std::io::Result<Wait>) -> std::io::Result<Outcom
     }
     let other = Builder::new().name("doctor").spawn(|| {})?;
     let outcome = match other.timeout_join(PATIENCE) {
+        // It may have waited for another thread to take its worker over.
+        Ok(()) if runtime::takeovers() != takeovers => Outcome::Blocks,
         Ok(()) => Outcome::Suspends,
         Err(JoinError::TimedOut) => Outcome::Blocks,
         Err(error) => Outcome::Failed(error.to_string()),

@@ -73,6 +73,7 @@ pub use open_coroutine_core::stack::StackError;
 pub use open_coroutine_core::sync::{park, park_timeout};
 pub use open_coroutine_core::time::{sleep, yield_now};
 pub use open_coroutine_core::tls::Refusal;
+pub use open_coroutine_core::util::preempt::no_preempt;
 pub use open_coroutine_hook::{Status, Symbol};
 pub use open_coroutine_macros::{main, test};
 pub use opt_out::{unblock, without_hooks};

@@ -236,6 +236,9 @@ const HARMLESS: &[&str] = &[
     "clone3",
     "clone",
     "rt_sigprocmask",
+    // Preemption.
+    "rt_sigreturn",
+    "sigaltstack",
     "sched_yield",
     "getpid",
     "gettid",

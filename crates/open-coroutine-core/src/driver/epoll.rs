@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::op::{INTERESTS, Op};
+use super::refusals::Refusals;
 use super::request::{Request, State};
 use super::waiters::{self, FdWaiters};
 use super::waker::Waker;
@@ -50,6 +51,7 @@ pub struct Epoll {
     in_flight: usize,
     /// `epoll_pwait2` is missing (before Linux 5.11, or filtered).
     waits_in_milliseconds: bool,
+    refusals: Refusals,
     waker: Arc<Waker>,
     waiters: Arc<FdWaiters>,
 }
@@ -65,6 +67,14 @@ impl Epoll {
     ///
     /// Those of `epoll_create1(2)` and `eventfd(2)`.
     pub(super) fn new() -> io::Result<Self> {
+        // First, so that none of them fails while there is a descriptor to close.
+        Self::with(Arc::new(Waker::new()?), Arc::new(FdWaiters::new()?))
+    }
+
+    /// # Errors
+    ///
+    /// Those of `epoll_create1(2)`.
+    pub(super) fn with(waker: Arc<Waker>, waiters: Arc<FdWaiters>) -> io::Result<Self> {
         let flags = libc::EPOLL_CLOEXEC as usize;
         // SAFETY: takes an integer.
         let fd = unsafe { sys::syscall(libc::SYS_epoll_create1, [flags, 0, 0, 0, 0, 0]) };
@@ -75,13 +85,18 @@ impl Epoll {
             finished: Vec::new(),
             in_flight: 0,
             waits_in_milliseconds: false,
-            waker: Arc::new(Waker::new()?),
-            waiters: Arc::new(FdWaiters::new()?),
+            refusals: Refusals::default(),
+            waker,
+            waiters,
         };
         let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
         let added = driver.control(libc::EPOLL_CTL_ADD, driver.waker.fd(), events, WAKE_UP);
         sys::check(added)?;
         Ok(driver)
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
     }
 
     pub(super) fn supports(op: &Op) -> bool {
@@ -288,9 +303,13 @@ impl Epoll {
             events |= interests(shared);
             next = shared.next.get();
         }
-        let error = self.register(fd, events, token);
+        let error = match self.register(fd, events, token) as i32 {
+            // Nobody who reads or accepts knows what has no space.
+            error if error == -libc::ENOSPC => -libc::ENOMEM,
+            error => error,
+        };
         if error < 0 {
-            self.finish_where(fd, |_| Some(error as i32));
+            self.finish_where(fd, |_| Some(error));
         }
     }
 
@@ -376,12 +395,29 @@ impl Epoll {
             let result = unsafe { sys::syscall(libc::SYS_epoll_pwait2, args) };
             match -result as i32 {
                 libc::ENOSYS | libc::EPERM => self.waits_in_milliseconds = true,
-                _ => return count(result),
+                _ => return self.count(result),
             }
         }
         let args = [fd, events, EVENTS, milliseconds(timeout) as usize, 0, 0];
         // SAFETY: `EVENTS` events are alive for the whole call.
-        count(unsafe { sys::syscall(libc::SYS_epoll_pwait, args) })
+        let result = unsafe { sys::syscall(libc::SYS_epoll_pwait, args) };
+        self.count(result)
+    }
+
+    /// The number of events in a result of `epoll_wait`.
+    fn count(&mut self, result: isize) -> usize {
+        match -result as i32 {
+            ..=0 => {
+                self.refusals.end();
+                result as usize
+            }
+            libc::EINTR => 0,
+            error => {
+                let hint = "the descriptor of the driver is in foreign hands";
+                self.refusals.count("epoll_wait", error, hint);
+                0
+            }
+        }
     }
 }
 
@@ -409,18 +445,6 @@ fn milliseconds(timeout: Option<Duration>) -> c_int {
         Some(timeout) => {
             c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
         }
-    }
-}
-
-/// The number of events in a result of `epoll_wait`.
-fn count(result: isize) -> usize {
-    match -result as i32 {
-        ..=0 => result as usize,
-        libc::EINTR => 0,
-        error => panic!(
-            "epoll_wait says: {}; the descriptor of the driver is in foreign hands",
-            io::Error::from_raw_os_error(error)
-        ),
     }
 }
 

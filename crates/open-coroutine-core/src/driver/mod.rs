@@ -28,6 +28,7 @@
 pub mod op;
 
 mod epoll;
+mod refusals;
 mod request;
 mod uring;
 mod waiters;
@@ -48,6 +49,10 @@ pub use request::Request;
 pub use waiters::{FdWaiters, abandon, anyone_waits, anyone_waits_on, begin_close};
 pub use waker::Waker;
 
+/// Minus this is the result of a request that must be submitted again, to another
+/// driver. No operation has it of its own.
+pub const MOVED: c_int = libc::ERESTART;
+
 /// The kinds of driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -67,6 +72,20 @@ impl Kind {
         match self {
             Self::IoUring => uring::probe(),
             Self::Epoll => Epoll::new().map(drop),
+        }
+    }
+}
+
+/// The operations that a driver can perform.
+#[derive(Clone, Copy, Debug)]
+pub struct Support(Option<uring::Opcodes>);
+
+impl Support {
+    /// Whether `op` is one of them.
+    pub fn includes(&self, op: &Op) -> bool {
+        match &self.0 {
+            Some(opcodes) => uring::supports(*opcodes, op),
+            None => Epoll::supports(op),
         }
     }
 }
@@ -92,6 +111,86 @@ impl Driver {
         })
     }
 
+    /// A driver for the calling thread, in place of one of another thread that is
+    /// stuck. It has the same waker and counts the same waiters, so only one of the
+    /// two may be used at a time.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Driver::new`].
+    pub fn relieving(kind: Kind, waker: Arc<Waker>, waiters: Arc<FdWaiters>) -> io::Result<Self> {
+        Ok(match kind {
+            Kind::IoUring => Self::IoUring(Box::new(Uring::with(waker, waiters)?)),
+            Kind::Epoll => Self::Epoll(Epoll::with(waker, waiters)?),
+        })
+    }
+
+    /// Whether the driver serves only the thread that created it, also if another
+    /// one takes over the rest.
+    pub fn is_tied_to_thread(&self) -> bool {
+        matches!(self, Self::IoUring(_))
+    }
+
+    /// On the thread that created it, when another driver [relieves] this one: asks
+    /// for the end of all that can be started again elsewhere. It is then handed out
+    /// with the result minus [`MOVED`]. May be called again, and in a signal handler
+    /// that interrupted no use of this driver.
+    ///
+    /// [relieves]: Self::relieving
+    pub fn evacuate(&mut self) {
+        match self {
+            Self::IoUring(driver) => driver.evacuate(),
+            Self::Epoll(driver) => driver.cancel_all(MOVED),
+        }
+    }
+
+    /// Hands out what is complete, after [`evacuate`](Self::evacuate), without
+    /// entering the kernel: so any thread may call it.
+    pub fn harvest(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
+        match self {
+            Self::IoUring(driver) => driver.harvest(done),
+            Self::Epoll(driver) => driver.poll(done),
+        }
+    }
+
+    /// [`close_notice`](Self::close_notice), after [`evacuate`](Self::evacuate) and
+    /// on any thread: what waits on `fd` ends with `EBADF` and is not moved.
+    pub fn close_notice_left(&mut self, fd: RawFd, epoch: u64) {
+        match self {
+            Self::IoUring(driver) => driver.close_notice_left(fd, epoch),
+            Self::Epoll(driver) => driver.close_notice(fd, epoch),
+        }
+    }
+
+    /// [Submits](Self::submit) a request that another driver has handed out as
+    /// [`MOVED`]: it is as old as it was.
+    ///
+    /// # Safety
+    ///
+    /// As for [`submit`](Self::submit).
+    pub unsafe fn resubmit(&mut self, request: NonNull<Request>) {
+        // SAFETY: the caller's contract, in all.
+        unsafe {
+            let epoch = request.as_ref().epoch.get();
+            self.submit(request);
+            request.as_ref().epoch.set(epoch);
+        }
+    }
+
+    /// Whether `request` is in the hands of this driver, and not of one that it
+    /// relieves.
+    ///
+    /// # Safety
+    ///
+    /// The request is submitted to one of the two.
+    pub unsafe fn has(&self, request: NonNull<Request>) -> bool {
+        match self {
+            // SAFETY: the caller's contract: it is valid.
+            Self::IoUring(driver) => unsafe { driver.has(request) },
+            Self::Epoll(_) => true,
+        }
+    }
+
     /// Which kind of driver this is.
     pub fn kind(&self) -> Kind {
         match self {
@@ -103,10 +202,30 @@ impl Driver {
     /// Whether the driver can perform `op`. Submitting anything else completes
     /// with `-EOPNOTSUPP`.
     pub fn supports(&self, op: &Op) -> bool {
+        self.support().includes(op)
+    }
+
+    /// What the driver can perform. It is the same for all of its kind.
+    pub fn support(&self) -> Support {
+        Support(match self {
+            Self::IoUring(driver) => Some(driver.opcodes()),
+            Self::Epoll(_) => None,
+        })
+    }
+
+    /// A descriptor that is readable, to `poll(2)`, when something waits in the
+    /// kernel to be handed out. Any thread may look, as long as the driver lives.
+    pub fn fd(&self) -> RawFd {
         match self {
-            Self::IoUring(driver) => driver.supports(op),
-            Self::Epoll(_) => Epoll::supports(op),
+            Self::IoUring(driver) => driver.fd(),
+            Self::Epoll(driver) => driver.fd(),
         }
+    }
+
+    /// Whether something was submitted that the kernel does not know yet.
+    #[inline]
+    pub fn is_batching(&self) -> bool {
+        matches!(self, Self::IoUring(_))
     }
 
     /// Starts an operation. Never waits for it and never fails: errors are

@@ -36,7 +36,7 @@ use super::waiters::{self, FdWaiters};
 use super::waker::Waker;
 use ring::Ring;
 
-pub(super) use ring::probe;
+pub(super) use ring::{Opcodes, probe};
 
 /// Completion of a cancellation: of no interest.
 const CANCELLATION: u64 = 0;
@@ -58,6 +58,8 @@ pub struct Uring {
     wakes_once: bool,
     /// The eventfd is not being polled.
     is_deaf: bool,
+    /// Another driver has its waker.
+    is_relieved: bool,
     waker: Arc<Waker>,
     waiters: Arc<FdWaiters>,
 }
@@ -67,6 +69,13 @@ impl Uring {
     ///
     /// What the kernel lacks, or why it refuses; out of resources.
     pub(super) fn new() -> io::Result<Self> {
+        Self::with(Arc::new(Waker::new()?), Arc::new(FdWaiters::new()?))
+    }
+
+    /// # Errors
+    ///
+    /// What the kernel lacks, or why it refuses; out of resources.
+    pub(super) fn with(waker: Arc<Waker>, waiters: Arc<FdWaiters>) -> io::Result<Self> {
         Ok(Self {
             ring: Ring::new()?,
             requests: Table::default(),
@@ -75,13 +84,18 @@ impl Uring {
             owes_cancellations: false,
             wakes_once: false,
             is_deaf: true,
-            waker: Arc::new(Waker::new()?),
-            waiters: Arc::new(FdWaiters::new()?),
+            is_relieved: false,
+            waker,
+            waiters,
         })
     }
 
-    pub(super) fn supports(&self, op: &Op) -> bool {
-        entry::entry(op, false).is_some_and(|entry| self.ring.knows(&entry))
+    pub(super) fn opcodes(&self) -> Opcodes {
+        self.ring.opcodes()
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.ring.fd()
     }
 
     pub(super) fn waker(&self) -> &Arc<Waker> {
@@ -161,7 +175,11 @@ impl Uring {
     }
 
     fn ask_kernel_to_cancel(&mut self, request: NonNull<Request>) {
-        let mut entry = opcode::AsyncCancel::new(request.as_ptr().expose_provenance() as u64)
+        self.ask_kernel_to_forget(request.as_ptr().expose_provenance() as u64);
+    }
+
+    fn ask_kernel_to_forget(&mut self, user_data: u64) {
+        let mut entry = opcode::AsyncCancel::new(user_data)
             .build()
             .user_data(CANCELLATION);
         if self.ring.knows_poll_first() {
@@ -181,6 +199,65 @@ impl Uring {
                 unsafe { self.cancel(request, error) };
             }
         }
+    }
+
+    /// See [`Driver::evacuate`](super::Driver::evacuate). Allocates nothing.
+    pub(super) fn evacuate(&mut self) {
+        for slot in 0..self.requests.slots.len() {
+            let Some(request) = self.requests.slots[slot] else {
+                continue;
+            };
+            // SAFETY: what is in the table is valid (invariant 1).
+            let shared = unsafe { request.as_ref() };
+            // What is connecting would go on, and could not be begun again.
+            if shared.state.get() == State::Finished || matches!(shared.op, Op::Connect { .. }) {
+                continue;
+            }
+            if shared.cancel.get() == 0 {
+                shared.cancel.set(super::MOVED);
+            }
+            if shared.state.get() == State::Armed {
+                // Asking a second time does no harm.
+                self.ask_kernel_to_cancel(request);
+            }
+        }
+        self.owes_cancellations = false;
+        self.ask_kernel_to_forget(WAKE_UP);
+        self.ring.run_completions();
+    }
+
+    /// See [`Driver::harvest`](super::Driver::harvest). The waker belongs to the
+    /// driver that relieves this one.
+    pub(super) fn harvest(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
+        let backlog = std::mem::take(&mut self.backlog);
+        for request in backlog {
+            // SAFETY: what is in the backlog is in the table as well.
+            let error = unsafe { request.as_ref() }.cancel.get();
+            self.finish(request, -if error == 0 { super::MOVED } else { error });
+        }
+        self.is_relieved = true;
+        self.reap(done);
+        self.hand_out_finished(done);
+    }
+
+    /// See [`Driver::close_notice_left`](super::Driver::close_notice_left).
+    pub(super) fn close_notice_left(&mut self, fd: RawFd, epoch: u64) {
+        for request in self.requests.slots.iter().flatten() {
+            // SAFETY: what is in the table is valid (invariant 1).
+            let shared = unsafe { request.as_ref() };
+            if shared.is_ended_by_close(fd, epoch) {
+                shared.cancel.set(libc::EBADF);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The request is valid.
+    pub(super) unsafe fn has(&self, request: NonNull<Request>) -> bool {
+        // SAFETY: the caller's promise.
+        let slot = unsafe { request.as_ref() }.slot.get() as usize;
+        self.requests.slots.get(slot) == Some(&Some(request))
     }
 
     pub(super) fn close_notice(&mut self, fd: RawFd, epoch: u64) {
@@ -280,6 +357,10 @@ impl Uring {
             }
             self.ring.turn();
         }
+        self.hand_out_finished(done);
+    }
+
+    fn hand_out_finished(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
         for request in self.finished.drain(..) {
             forget(&mut self.requests, &self.waiters, request);
             done(request);
@@ -292,6 +373,7 @@ impl Uring {
             match completion.user_data() {
                 CANCELLATION => {}
                 WAKE_UP if cqueue::more(completion.flags()) => {}
+                WAKE_UP if self.is_relieved => {}
                 WAKE_UP => {
                     // What was written so far has woken us; a poll that begins
                     // with it would end at once.
@@ -313,6 +395,11 @@ impl Uring {
             }
         }
     }
+}
+
+/// Whether a ring of a kernel with `opcodes` performs `op`.
+pub(super) fn supports(opcodes: Opcodes, op: &Op) -> bool {
+    entry::entry(op, false).is_some_and(|entry| opcodes.contain(&entry))
 }
 
 impl Drop for Uring {

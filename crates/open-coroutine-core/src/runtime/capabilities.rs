@@ -34,10 +34,18 @@ pub struct Capabilities {
     /// Which blocking functions of libc suspend the coroutine that calls them,
     /// if calls reach their replacements.
     pub diverts: Hooks,
+    /// Whether a coroutine that computes for long is suspended when others wait.
+    pub preemptive: bool,
 }
 
 impl Capabilities {
-    pub(super) fn new(mode: Mode, kind: Kind, no_uring: Option<io::Error>, diverts: Hooks) -> Self {
+    pub(super) fn new(
+        mode: Mode,
+        kind: Kind,
+        no_uring: Option<io::Error>,
+        diverts: Hooks,
+        preemptive: bool,
+    ) -> Self {
         Self {
             mode,
             driver: match kind {
@@ -46,6 +54,7 @@ impl Capabilities {
             },
             no_uring: no_uring.map(|error| error.to_string()),
             diverts,
+            preemptive,
         }
     }
 }
@@ -74,6 +83,6 @@ pub fn capabilities() -> Capabilities {
         Ok(_) => Mode::Full,
         Err(refusal) => Mode::Restricted(refusal.clone()),
     };
-    let diverts = Hooks::from(mode == Mode::Full);
-    Capabilities::new(mode, kind, no_uring, diverts)
+    let is_full = mode == Mode::Full;
+    Capabilities::new(mode, kind, no_uring, Hooks::from(is_full), is_full)
 }

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::capabilities::{Capabilities, Mode};
-use super::{InitError, probe_driver, wake_joiners};
+use super::{InitError, overflow, probe_driver, wake_joiners};
 use crate::driver;
 use crate::sched::{Hooks, Settings};
 use crate::stack::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE};
-use crate::tls;
+use crate::sys;
+use crate::tls::{self, Refusal};
 
 /// How the runtime talks to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,12 @@ pub enum Driver {
 
 /// More workers than any machine has processors.
 const MAX_WORKERS: usize = 4096;
+
+/// A shorter time slice would go for the switches.
+const MIN_TIME_SLICE: Duration = Duration::from_micros(50);
+
+/// The variable that goes before [`Config::driver`].
+const DRIVER: &str = "OPEN_COROUTINE_DRIVER";
 
 /// How the runtime is to run. Every setting has a default.
 ///
@@ -53,6 +60,9 @@ pub struct Config {
     driver: Option<Driver>,
     shutdown_timeout: Duration,
     shared_tls_hook: bool,
+    preemptive: Option<bool>,
+    time_slice: Duration,
+    take_over: bool,
 }
 
 impl Default for Config {
@@ -67,6 +77,9 @@ impl Default for Config {
             driver: None,
             shutdown_timeout: Duration::from_secs(5),
             shared_tls_hook: false,
+            preemptive: None,
+            time_slice: Duration::from_millis(10),
+            take_over: true,
         }
     }
 }
@@ -130,6 +143,36 @@ impl Config {
         self
     }
 
+    /// Whether a coroutine that computes for long is suspended when others wait,
+    /// by a signal (`SIGURG`) to its thread. Default: yes in full mode, unless a
+    /// global allocator with thread-local state of its own is used without the
+    /// adapter for it.
+    ///
+    /// In restricted mode, where it could break whatever the interrupted code has in
+    /// thread-local storage, it needs [`hook_with_shared_tls`](Self::hook_with_shared_tls)
+    /// besides.
+    pub fn preemptive(mut self, preemptive: bool) -> Self {
+        self.preemptive = Some(preemptive);
+        self
+    }
+
+    /// How long a coroutine may compute while another one could run on its worker.
+    /// Who has been waiting for input or for a time, and is due, need not wait for
+    /// the end of it. At least 50 µs; default: 10 ms.
+    pub fn time_slice(mut self, slice: Duration) -> Self {
+        self.time_slice = slice;
+        self
+    }
+
+    /// Whether another thread takes a worker over when a coroutine has blocked its
+    /// thread for 20 ms, in a call that no hook sees or in a section that is not
+    /// preempted. Without it whoever is queued there waits. Only in full mode, and
+    /// where the kernel has `membarrier(2)`. Default: yes.
+    pub fn take_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
+        self
+    }
+
     /// Lets hooked functions suspend coroutines in restricted mode too, where
     /// they share their thread's thread-local storage.
     ///
@@ -153,12 +196,24 @@ impl Config {
         let (driver, no_uring) = self.choose_driver()?;
         let (isolation, mode) = match tls::isolation() {
             Ok(isolation) => (Some(isolation), Mode::Full),
+            // In the other mode nothing would be as the program expects it, and
+            // there are no threads for the workers either. pthread_create(3) knows
+            // one error only.
+            Err(Refusal::NoThread) => {
+                let error = std::io::Error::from_raw_os_error(libc::EAGAIN);
+                return Err(InitError::Worker(error));
+            }
             Err(refusal) => (None, Mode::Restricted(refusal.clone())),
         };
         let may_divert = isolation.is_some() || self.shared_tls_hook;
         let hooks = if may_divert { self.hooks } else { Hooks::NONE };
+        let preemptive = match self.preemptive {
+            Some(wanted) => wanted && may_divert,
+            // One that is interrupted may hold locks that the workers need.
+            None => isolation.is_some_and(|isolation| !isolation.has_foreign_allocator()),
+        };
         Ok(Chosen {
-            capabilities: Capabilities::new(mode, driver, no_uring, hooks),
+            capabilities: Capabilities::new(mode, driver, no_uring, hooks, preemptive),
             shutdown_timeout: self.shutdown_timeout,
             settings: Settings {
                 workers,
@@ -169,6 +224,10 @@ impl Config {
                 driver,
                 isolation,
                 hooks,
+                preemptive,
+                time_slice: self.time_slice,
+                take_over: self.take_over && isolation.is_some() && sys::prepare_memory_barriers(),
+                on_thread: overflow::with_alternate_stack,
                 wake_joiners,
             },
         })
@@ -189,11 +248,24 @@ impl Config {
                 _ => {}
             }
         }
+        if self.time_slice < MIN_TIME_SLICE {
+            let value = self.time_slice;
+            return Err(InvalidConfig::TooShort {
+                key: "time_slice",
+                value,
+                min: MIN_TIME_SLICE,
+            });
+        }
         Ok(())
     }
 
+    /// Whether the program or its user wants a certain driver.
+    pub(super) fn asks_for_a_driver(&self) -> bool {
+        self.driver.is_some() || env::var_os(DRIVER).is_some()
+    }
+
     fn choose_driver(&self) -> Result<(driver::Kind, Option<std::io::Error>), InitError> {
-        let forced = match env::var("OPEN_COROUTINE_DRIVER") {
+        let forced = match env::var(DRIVER) {
             Ok(name) => Some(parse_driver(name).map_err(InitError::InvalidConfig)?),
             Err(_) => self.driver,
         };
@@ -241,6 +313,15 @@ pub enum InvalidConfig {
         /// The largest value that is accepted.
         max: usize,
     },
+    /// It is below its minimum.
+    TooShort {
+        /// The setting.
+        key: &'static str,
+        /// What it was set to.
+        value: Duration,
+        /// The shortest time that is accepted.
+        min: Duration,
+    },
     /// `OPEN_COROUTINE_DRIVER` names no driver.
     UnknownDriver {
         /// What it says.
@@ -254,6 +335,9 @@ impl fmt::Display for InvalidConfig {
             Self::Zero { key } => write!(f, "{key} is 0; it must be at least 1"),
             Self::TooLarge { key, value, max } => {
                 write!(f, "{key} is {value}; it must be at most {max}")
+            }
+            Self::TooShort { key, value, min } => {
+                write!(f, "{key} is {value:?}; it must be at least {min:?}")
             }
             Self::UnknownDriver { name } => write!(
                 f,

@@ -33,6 +33,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::config::Chosen;
 use crate::driver::{self, Kind};
 use crate::sched::{self, Shared};
 use crate::sync::{self, futex};
@@ -57,6 +58,7 @@ enum State {
 struct Runtime {
     shared: Arc<Shared>,
     workers: Vec<thread::JoinHandle<()>>,
+    monitor: Option<thread::JoinHandle<()>>,
     shutdown_timeout: Duration,
     capabilities: Capabilities,
 }
@@ -161,7 +163,18 @@ pub fn init(config: Config) -> Result<(), InitError> {
 }
 
 fn start(config: Config) -> Result<Runtime, InitError> {
-    let chosen = config.choose()?;
+    match start_as(config.clone().choose()?) {
+        // A ring could be made to try, but not one for each worker.
+        Err(InitError::Driver(error)) if !config.asks_for_a_driver() => {
+            let mut runtime = start_as(config.driver(Driver::Epoll).choose()?)?;
+            runtime.capabilities.no_uring = Some(error.to_string());
+            Ok(runtime)
+        }
+        result => result,
+    }
+}
+
+fn start_as(chosen: Chosen) -> Result<Runtime, InitError> {
     overflow::install();
     let count = chosen.settings.workers;
     let queues: Vec<_> = (0..count).map(|_| sched::Queue::new()).collect();
@@ -174,9 +187,13 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         let worker = thread::Builder::new()
             .name(format!("open-coroutine-{index}"))
             .spawn(move || {
-                let _stack = overflow::AlternateStack::ensure();
-                sched::start(index, shared, queue, |result| {
-                    let _ = ready.send(result);
+                let on_thread = shared.settings().on_thread;
+                let mut parts = Some((shared, queue));
+                on_thread(&mut || {
+                    let (shared, queue) = parts.take().expect("called once");
+                    sched::start(index, shared, queue, |result| {
+                        let _ = ready.send(result);
+                    });
                 });
             });
         match worker {
@@ -202,20 +219,44 @@ fn start(config: Config) -> Result<Runtime, InitError> {
     if shared.settings().isolation.is_some() {
         credentials::install();
     }
+    let monitor = match start_monitor(&shared) {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            shared.stop();
+            join_all(workers);
+            return Err(InitError::Worker(error));
+        }
+    };
     *SCHEDULER.lock() = Some(shared.clone());
     Ok(Runtime {
         shared,
         workers,
+        monitor,
         shutdown_timeout: chosen.shutdown_timeout,
         capabilities: chosen.capabilities,
     })
 }
 
-fn join_all(workers: Vec<thread::JoinHandle<()>>) {
-    for worker in workers {
-        // A worker runs no foreign code outside of coroutines; if it panicked
-        // all the same, the panic hook has reported it.
-        let _ = worker.join();
+/// Starts the monitor, if it has anything to do.
+fn start_monitor(shared: &Arc<Shared>) -> io::Result<Option<thread::JoinHandle<()>>> {
+    let settings = shared.settings();
+    if settings.preemptive || settings.take_over {
+        sched::install_preemption();
+    } else if settings.workers == 1 {
+        return Ok(None);
+    }
+    let shared = shared.clone();
+    thread::Builder::new()
+        .name("open-coroutine-monitor".into())
+        .spawn(move || sched::monitor(&shared))
+        .map(Some)
+}
+
+fn join_all(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+    for thread in threads {
+        // None runs foreign code outside of coroutines; if one panicked all the
+        // same, the panic hook has reported it.
+        let _ = thread.join();
     }
 }
 
@@ -269,8 +310,10 @@ fn stop(runtime: Runtime) -> Result<(), ShutdownError> {
     let is_drained = runtime.shared.wait_drained(deadline);
     let (running, count) = runtime.shared.unfinished();
     runtime.shared.stop();
+    join_all(runtime.monitor);
     if is_drained {
         join_all(runtime.workers);
+        runtime.shared.wait_stopped();
         return Ok(());
     }
     // Not joined: one of them may be inside a task that never suspends.
@@ -281,6 +324,15 @@ fn stop(runtime: Runtime) -> Result<(), ShutdownError> {
 pub fn workers() -> usize {
     match &*RUNTIME.lock() {
         State::Running(runtime) => runtime.workers.len(),
+        State::Stopped | State::Stopping => 0,
+    }
+}
+
+/// How often another thread has taken over a worker of the running runtime, because
+/// a coroutine had blocked its thread; 0 if none is running.
+pub fn takeovers() -> u64 {
+    match &*RUNTIME.lock() {
+        State::Running(runtime) => runtime.shared.takeovers(),
         State::Stopped | State::Stopping => 0,
     }
 }

@@ -144,12 +144,18 @@ fn restore_default(signal: c_int) {
     unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
 }
 
+/// Calls `body` with a stack for the handler.
+pub(super) fn with_alternate_stack(body: &mut dyn FnMut()) {
+    let _stack = AlternateStack::ensure();
+    body();
+}
+
 /// A stack for the handler, for threads that have none: std makes one for its
 /// threads only if its own handler is installed.
-pub(super) struct AlternateStack(Option<Box<[u8]>>);
+struct AlternateStack(Option<Box<[u8]>>);
 
 impl AlternateStack {
-    pub(super) fn ensure() -> Self {
+    fn ensure() -> Self {
         // Room for the largest signal frames, the handler and those it calls.
         const SIZE: usize = 64 * 1024;
         // SAFETY: all-zero bytes are a valid `stack_t`.

@@ -306,8 +306,14 @@ impl Worker {
         let is_shielded = unsafe { pending.coroutine.as_ref() }.is_shielded();
         if !is_shielded && pending.cancel.allows(&pending.request.op) {
             let request = NonNull::from(&pending.request);
-            // SAFETY: submitted to this driver, and not handed out (step 7).
-            unsafe { self.driver.borrow_mut().cancel(request, libc::ECANCELED) };
+            let mut driver = self.driver();
+            // SAFETY: submitted, and not handed out (step 7). To a driver that was
+            // left behind: it comes here again when it has been moved.
+            unsafe {
+                if driver.has(request) {
+                    driver.cancel(request, libc::ECANCELED);
+                }
+            }
         }
     }
 }

@@ -4,25 +4,28 @@
 
 use std::time::Instant;
 
+use super::carrier::Lost;
 use super::shared::{Runnable, retry};
-use super::watch::WATCH_PERIOD;
+use super::takeover;
 use super::worker::Worker;
 
 impl Worker {
     /// Nothing to run here: look at the others' queues, then sleep. The wait
     /// also submits what the coroutines of this turn asked of the driver.
-    pub(super) fn idle(&self) {
+    pub(super) fn idle(&self) -> Result<(), Lost> {
         self.read_mail();
         self.fire_timers();
         if self.has_local_work() {
             // Else deadlines that pass while the worker runs keep it from ever
             // asking the driver.
-            return self.drive();
+            self.drive();
+            return Ok(());
         }
         if let Some(runnable) = self.search() {
             self.found_work();
-            self.execute(runnable);
-            return self.drive();
+            self.execute(runnable)?;
+            self.drive();
+            return Ok(());
         }
         self.arm_trim();
         let sleepers = &self.shared().sleepers;
@@ -31,17 +34,16 @@ impl Worker {
             if !sleepers.retract(self.index()) {
                 sleepers.search_on();
             }
-            return self.searching.set(true);
+            self.searching.set(true);
+            return Ok(());
         }
-        let watched = self.watch();
-        self.sleep(watched.is_some());
+        self.sleep();
         self.searching.set(sleepers.retract(self.index()));
+        self.shared().monitor.attend();
         self.read_mail();
         self.fire_timers();
         self.share();
-        if let Some(before) = watched {
-            self.end_watch(&before);
-        }
+        Ok(())
     }
 
     /// Steps W1 and W2: what the other queues have.
@@ -60,17 +62,16 @@ impl Worker {
         found
     }
 
-    /// Step S3: until the next deadline, or for a while as the watcher.
-    fn sleep(&self, is_watcher: bool) {
+    /// Step S3: until the next deadline.
+    fn sleep(&self) {
         let next = self.seat().timers.lock().next_deadline();
-        let left = next.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = if is_watcher {
-            Some(left.map_or(WATCH_PERIOD, |left| left.min(WATCH_PERIOD)))
-        } else {
-            left
-        };
-        let mut driver = self.driver.borrow_mut();
-        self.receptive(|| driver.wait(timeout, &mut |request| self.completed(request)));
+        let mut left = next.map(|at| at.saturating_duration_since(Instant::now()));
+        if self.has_left_behind() {
+            left = Some(left.map_or(takeover::PAUSE, |left| left.min(takeover::PAUSE)));
+        }
+        let mut driver = self.driver();
+        self.receptive(|| driver.wait(left, &mut |request| self.completed(request)));
+        self.seat().note_in_flight(driver.in_flight());
     }
 
     /// Steps W2 and W3 of the sleep protocol, for a worker that has work.

@@ -1,4 +1,4 @@
-//! What the running code knows of the runtime: its coroutine and its worker.
+//! What the running code knows of the runtime: its coroutine and its carrier.
 //!
 //! In full mode a coroutine has a copy of its own, in its own thread-local
 //! storage, whose `coroutine` never changes while it runs a task; so the
@@ -8,20 +8,20 @@
 use std::cell::Cell;
 use std::ptr;
 
+use super::carrier::Carrier;
 use super::scheduled::Scheduled;
-use super::worker::Worker;
 
 struct Local {
     coroutine: Cell<*const Scheduled>,
-    /// Only set on the worker's own stack and storage, see [`worker`].
-    worker: Cell<*const Worker>,
+    /// Only set on the thread's own stack and storage, see [`carrier`].
+    carrier: Cell<*const Carrier>,
 }
 
 thread_local! {
     static LOCAL: Local = const {
         Local {
             coroutine: Cell::new(ptr::null()),
-            worker: Cell::new(ptr::null()),
+            carrier: Cell::new(ptr::null()),
         }
     };
 }
@@ -38,22 +38,23 @@ pub(super) fn set_coroutine(coroutine: *const Scheduled) {
     LOCAL.with(|local| local.coroutine.set(coroutine));
 }
 
-/// Sets what [`worker`] returns on this thread's own stack.
-pub(super) fn set_worker(worker: *const Worker) {
-    LOCAL.with(|local| local.worker.set(worker));
+/// Sets what [`carrier`] returns on this thread's own stack.
+pub(super) fn set_carrier(carrier: *const Carrier) {
+    LOCAL.with(|local| local.carrier.set(carrier));
 }
 
-/// The worker that the caller runs on, as a coroutine or as its scheduler, or
-/// null. On a coroutine it is valid until the next suspension.
+/// The thread that the caller runs on, as a coroutine or as its scheduler, or
+/// null. On a coroutine it is valid until the next suspension, and so as long as
+/// the caller is in a section.
 #[inline]
-pub(super) fn worker() -> *const Worker {
+pub(super) fn carrier() -> *const Carrier {
     LOCAL.with(|local| {
         let coroutine = local.coroutine.get();
         if coroutine.is_null() {
-            local.worker.get()
+            local.carrier.get()
         } else {
             // SAFETY: code that runs on a coroutine keeps it alive.
-            unsafe { (*coroutine).worker() }
+            unsafe { (*coroutine).carrier() }
         }
     })
 }

@@ -1,9 +1,12 @@
 //! Who runs, where and when.
 //!
 //! * `shared`: what all workers see of each other.
-//! * `worker`: one scheduling thread and its loop; `idle`: what it does without
-//!   work; `cache`: the coroutines that
-//!   it keeps for the next tasks.
+//! * `worker`: the loop that runs coroutines; `idle`: what it does without work;
+//!   `cache`: the coroutines that it keeps for the next tasks; `carrier`: the
+//!   thread that runs it; `holding`: whether that one uses it.
+//! * `monitor`: who looks after workers that run one coroutine for long;
+//!   `preempt`: how such a coroutine is suspended; `takeover`: how another thread
+//!   takes over from one that is stuck; `stuck`: where that was.
 //! * `limit`: how many coroutines may be alive.
 //! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
 //!   state of its wait.
@@ -14,8 +17,7 @@
 //! * `local`: what the running code knows; `locals`: its coroutine-locals.
 //! * `hooks`: the families of functions that suspend a coroutine.
 //! * `ordered`: the queue of what has a priority.
-//! * `sleep`: which worker sleeps and who wakes it; `watch`: who looks after
-//!   run-next slots. `README.md` has the steps of both.
+//! * `sleep`: which worker sleeps and who wakes it; `README.md` has the steps.
 //! * `suspend`: what the layers above call on a coroutine.
 //!
 //! # Invariants
@@ -29,21 +31,26 @@
 
 mod cache;
 mod cancel;
+mod carrier;
 mod handled;
+mod holding;
 mod hooks;
 mod idle;
 mod limit;
 mod local;
 mod locals;
+mod monitor;
 mod ordered;
+mod preempt;
 mod process_signals;
 mod scheduled;
 mod shared;
 mod signals;
 mod sleep;
+mod stuck;
 mod suspend;
+mod takeover;
 mod wait;
-mod watch;
 mod worker;
 
 pub use cancel::{
@@ -51,6 +58,9 @@ pub use cancel::{
 };
 pub use hooks::Hooks;
 pub use locals::local;
+pub(crate) use monitor::monitor;
+pub(crate) use preempt::install as install_preemption;
+pub use preempt::{action_before_preemption, chain, preempts_by};
 pub use shared::{Settings, Shared};
 pub(crate) use signals::{Carried, carry_signals, inherited_signal_mask};
 pub use signals::{change_signal_mask, sent_signal_to_self};

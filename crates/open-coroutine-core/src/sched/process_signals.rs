@@ -122,6 +122,11 @@ impl Shared {
         })
     }
 
+    /// What worker `index` blocks while it runs no coroutine with its own mask.
+    pub(super) fn worker_mask(&self, index: usize) -> SignalSet {
+        self.process_signals.blocked[index].load(Relaxed)
+    }
+
     /// Step 5, for a coroutine that from now on blocks only `mask`.
     pub(super) fn open_signals(&self, mask: SignalSet) {
         let signals = &self.process_signals;
@@ -135,7 +140,7 @@ impl Shared {
 impl Worker {
     /// What the thread blocks while it runs no coroutine with its own mask.
     pub(super) fn signal_mask(&self) -> SignalSet {
-        self.shared().process_signals.blocked[self.index()].load(Relaxed)
+        self.shared().worker_mask(self.index())
     }
 
     /// Step 4.

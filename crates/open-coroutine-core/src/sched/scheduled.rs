@@ -20,6 +20,7 @@ use std::time::Instant;
 use corosensei::{CoroutineResult, Yielder};
 
 use super::cancel::Cancellation;
+use super::carrier::Carrier;
 use super::hooks::Hooks;
 use super::local;
 use super::locals::Locals;
@@ -35,11 +36,14 @@ use crate::task::Run;
 use crate::timer::TimerKey;
 use crate::tls::{self, Isolation, ThreadTls};
 use crate::util::lock::{Guard, Lock};
+use crate::util::preempt;
 
 /// Why a coroutine gave up the processor. Acted on by its worker.
 pub(super) enum Suspend {
     /// Others may run; it is still runnable.
     Yield,
+    /// The same, against its will: somebody else is due.
+    Preempted,
     /// It waits for a [`Waiter`] to be woken, at most until `deadline`.
     Park { deadline: Option<Instant> },
     /// It waits for nothing but this deadline. A pointer to its frame keeps this enum
@@ -68,8 +72,8 @@ const BUDGET: u32 = 64;
 pub(crate) struct Scheduled {
     shared: Arc<Shared>,
     isolation: Option<&'static Isolation>,
-    /// Whose processor it runs on. Valid while it runs.
-    worker: Cell<*const Worker>,
+    /// The thread that it runs on. Valid while it runs.
+    carrier: Cell<*const Carrier>,
     cancellation: Cancellation,
     /// Sections in which nobody asks its task to end, nested.
     shields: Cell<u32>,
@@ -99,6 +103,8 @@ pub(crate) struct Scheduled {
     stack: Range<usize>,
     /// Restricted mode: the thread's innermost stack segment while suspended.
     segment: Cell<*const Segment>,
+    /// Restricted mode: the sections that it is in while suspended.
+    sections: Cell<u32>,
     /// Restricted mode: what coroutine-locals hold.
     locals: Locals,
     block: UnsafeCell<Option<tls::Block>>,
@@ -130,7 +136,7 @@ impl Scheduled {
         let this = NonNull::from(Box::leak(Box::new(Self {
             shared: shared.clone(),
             isolation,
-            worker: Cell::new(ptr::null()),
+            carrier: Cell::new(ptr::null()),
             cancellation: Cancellation::new(),
             shields: Cell::new(0),
             yielder: Cell::new(ptr::null()),
@@ -148,6 +154,7 @@ impl Scheduled {
             listed_at: Cell::new(0),
             stack: stack.usable(),
             segment: Cell::new(ptr::null()),
+            sections: Cell::new(preempt::initial()),
             locals: Locals::new(),
             block: UnsafeCell::new(block),
             context: UnsafeCell::new(None),
@@ -235,8 +242,9 @@ impl Scheduled {
         self.priority.get()
     }
 
-    pub(super) fn worker(&self) -> *const Worker {
-        self.worker.get()
+    #[inline]
+    pub(super) fn carrier(&self) -> *const Carrier {
+        self.carrier.get()
     }
 
     /// The worker that it ran on last, to which it is pinned in restricted mode.
@@ -323,15 +331,15 @@ impl Scheduled {
     /// # Safety
     ///
     /// The caller has taken it out of a queue (invariant 1) and runs on the own
-    /// stack and storage of `worker`'s thread, whose storage `thread` is.
-    pub(super) unsafe fn resume(&self, worker: &Worker, thread: Option<&ThreadTls>) -> Suspend {
-        self.worker.set(worker);
+    /// stack and storage of the thread `carrier`, which runs `worker`.
+    pub(super) unsafe fn resume(&self, worker: &Worker, carrier: &Carrier) -> Suspend {
+        self.carrier.set(carrier);
         self.cancellation.arrive(worker.index());
         if self.signals.is_own() {
             self.signals.arrive();
         }
         // SAFETY: the caller's promise.
-        let result = unsafe { self.switch(Command::Run, thread) };
+        let result = unsafe { self.switch(Command::Run, carrier.tls()) };
         if self.signals.is_own() {
             self.signals.depart(worker.signal_mask());
         }
@@ -359,7 +367,9 @@ impl Scheduled {
         }
         local::set_coroutine(self);
         let outer = Segment::replace_innermost(self.segment.get());
+        let sections = preempt::replace(self.sections.get());
         let result = context.resume(command);
+        self.sections.set(preempt::replace(sections));
         self.segment.set(Segment::replace_innermost(outer));
         local::set_coroutine(ptr::null());
         result
@@ -377,6 +387,7 @@ impl Scheduled {
             }
             // The segment lives in the closure that the stack holds.
             Segment::replace_innermost(segment);
+            preempt::begin_task();
             // SAFETY: called on this coroutine, which runs its task.
             let ran = unsafe { self.current_task() }.run();
             // What the destructors of its thread-locals wait for is not ended.
@@ -384,11 +395,14 @@ impl Scheduled {
             if let Some(isolation) = self.isolation {
                 // SAFETY: on the coroutine's own block, at the end of a task.
                 unsafe { tls::end(isolation) };
+            } else {
+                self.locals.clear();
+            }
+            preempt::end_task();
+            if self.isolation.is_some() {
                 // As in a fresh block, so that its reset finds nothing to do.
                 Segment::replace_innermost(ptr::null());
                 local::set_coroutine(ptr::null());
-            } else {
-                self.locals.clear();
             }
             command = yielder.suspend(Suspend::Done { ran });
         }
@@ -412,6 +426,7 @@ impl Scheduled {
     /// Called on this coroutine, with nothing borrowed of its worker.
     #[inline(never)]
     pub(super) unsafe fn suspend(&self, reason: Suspend) {
+        preempt::enter();
         self.budget.set(BUDGET);
         let errno = sys::errno();
         // SAFETY: `main` set it, and its frame lies below the caller's.
@@ -421,6 +436,7 @@ impl Scheduled {
             "only idle coroutines are told to exit"
         );
         sys::set_errno(errno);
+        preempt::leave_quietly();
     }
 
     /// The state of its wait. A pointer, because after a transition that lets

@@ -6,24 +6,27 @@ use std::iter;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_deque::{Injector, Steal, Stealer};
 use crossbeam_utils::CachePadded;
 
+use super::carrier::{Carrier, with_worker};
 use super::handled::Handled;
 use super::hooks::Hooks;
 use super::limit::Limit;
-use super::local;
+use super::monitor::Monitor;
 use super::ordered::Ordered;
 use super::process_signals::ProcessSignals;
 use super::scheduled::Scheduled;
 use super::sleep::Sleepers;
-use super::watch::Watcher;
+use super::suspend::IoWait;
 use super::worker::{Queue, Worker};
-use crate::driver::{self, FdWaiters, Request};
+use crate::driver::{self, FdWaiters, Op, Request};
 use crate::pool::Pool;
 use crate::stack;
 use crate::sys;
@@ -31,6 +34,7 @@ use crate::task::{Failure, Run, Waiters};
 use crate::timer::Timers;
 use crate::tls::Isolation;
 use crate::util::lock::Lock;
+use crate::util::preempt;
 
 /// How a runtime schedules. See `runtime::Config` for what users set.
 #[derive(Clone, Debug)]
@@ -51,6 +55,14 @@ pub struct Settings {
     pub isolation: Option<&'static Isolation>,
     /// The hooked functions that suspend the coroutine that calls them.
     pub hooks: Hooks,
+    /// Whether coroutines that run for long are preempted.
+    pub preemptive: bool,
+    /// How long a coroutine may run while another one could.
+    pub time_slice: Duration,
+    /// Whether another thread takes over from one that a coroutine blocks.
+    pub take_over: bool,
+    /// Calls its argument with what a thread needs that runs coroutines.
+    pub on_thread: fn(&mut dyn FnMut()),
     /// Wakes whoever waits for the word of a task that has ended. The futex
     /// table belongs to a layer above this one.
     pub wake_joiners: fn(&AtomicU32, Waiters),
@@ -73,6 +85,10 @@ pub(super) enum Message {
     Ready(NonNull<Scheduled>),
     /// A file descriptor that is closed under its waiters.
     Closed { fd: RawFd, epoch: u64 },
+    /// An operation of a coroutine that ran on a thread without a worker.
+    Submit(NonNull<IoWait>),
+    /// The same for one that sleeps, until a time in its frame.
+    Sleep(NonNull<Scheduled>, NonNull<Option<Instant>>),
     /// A task that was asked to end, and may wait on this worker.
     Cancel(Arc<dyn Run>),
 }
@@ -99,8 +115,12 @@ pub(super) struct Seat {
     pub(super) stealer: Stealer<Runnable>,
     /// The coroutine that the running one woke last.
     pub(super) run_next: AtomicPtr<Scheduled>,
-    /// How many coroutines it has resumed; for the watcher.
+    /// How many coroutines it has resumed; for the monitor.
     pub(super) resumes: AtomicU64,
+    /// What its driver waits for; for the monitor.
+    io: AtomicU8,
+    /// The thread that runs it.
+    pub(super) carrier: Lock<Option<Arc<Carrier>>>,
     pub(super) timers: Lock<Timers<TimerEvent>>,
     inbox: Lock<Vec<Message>>,
     has_mail: AtomicBool,
@@ -113,6 +133,50 @@ pub(super) struct Seat {
 pub(super) struct Outside {
     pub(super) waker: Arc<driver::Waker>,
     pub(super) waiters: Arc<FdWaiters>,
+    pub(super) support: driver::Support,
+    /// See [`Driver::fd`](driver::Driver::fd).
+    pub(super) fd: AtomicI32,
+}
+
+/// Its driver has nothing to wait for.
+const NO_IO: u8 = 0;
+/// Its driver waits for the kernel.
+const WAITS: u8 = 1;
+/// Its driver has something that the kernel does not know yet.
+const BATCHES: u8 = 2;
+
+impl Seat {
+    /// Something was submitted. For the worker itself, as the next.
+    #[inline]
+    pub(super) fn note_submission(&self, is_batching: bool) {
+        self.io
+            .store(if is_batching { BATCHES } else { WAITS }, Relaxed);
+    }
+
+    /// Its driver has looked at the kernel.
+    #[inline]
+    pub(super) fn note_in_flight(&self, in_flight: usize) {
+        self.io
+            .store(if in_flight > 0 { WAITS } else { NO_IO }, Relaxed);
+    }
+
+    /// Whether its driver waits for something.
+    pub(super) fn has_io(&self) -> bool {
+        self.io.load(Relaxed) != NO_IO
+    }
+
+    /// Whether its driver should submit.
+    pub(super) fn has_unsubmitted_io(&self) -> bool {
+        self.io.load(Relaxed) == BATCHES
+    }
+
+    /// Whether it has something to run besides what it runs.
+    pub(super) fn has_runnable(&self) -> bool {
+        !self.stealer.is_empty()
+            || !self.run_next.load(Relaxed).is_null()
+            || self.has_mail.load(Relaxed)
+            || !self.handled.is_empty()
+    }
 }
 
 /// One runtime's scheduler, shared by its workers.
@@ -122,8 +186,7 @@ pub struct Shared {
     injector: Injector<Runnable>,
     pub(super) ordered: Ordered,
     pub(super) sleepers: Sleepers,
-    /// Who looks after stranded run-next slots, see `README.md`.
-    pub(super) watcher: Watcher,
+    pub(super) monitor: Monitor,
     pub(super) process_signals: ProcessSignals,
     /// Tasks spawned and not yet ended.
     tasks: AtomicUsize,
@@ -136,6 +199,10 @@ pub struct Shared {
     stopping: AtomicBool,
     pool: Pool,
     waits: Pool,
+    spares: Pool,
+    /// Workers that have not stopped.
+    running: AtomicU32,
+    pub(super) takeovers: AtomicU64,
 }
 
 // SAFETY: the pointers in `all` and `Seat` are handed over as `Scheduled` says.
@@ -150,6 +217,8 @@ impl Shared {
                 stealer: queue.stealer(),
                 run_next: AtomicPtr::new(ptr::null_mut()),
                 resumes: AtomicU64::new(0),
+                io: AtomicU8::new(NO_IO),
+                carrier: Lock::new(None),
                 timers: Lock::new(Timers::new()),
                 inbox: Lock::new(Vec::new()),
                 has_mail: AtomicBool::new(false),
@@ -162,7 +231,7 @@ impl Shared {
             injector: Injector::new(),
             ordered: Ordered::new(),
             sleepers: Sleepers::new(settings.workers),
-            watcher: Watcher::new(),
+            monitor: Monitor::new(),
             process_signals: ProcessSignals::new(settings.workers),
             tasks: AtomicUsize::new(0),
             drained: AtomicU32::new(0),
@@ -172,6 +241,9 @@ impl Shared {
             stopping: AtomicBool::new(false),
             pool: Pool::default(),
             waits: Pool::new(usize::MAX, Pool::KEEP_ALIVE),
+            spares: Pool::new(usize::MAX, Pool::KEEP_ALIVE),
+            running: AtomicU32::new(queues.len() as u32),
+            takeovers: AtomicU64::new(0),
             settings,
         }
     }
@@ -190,6 +262,33 @@ impl Shared {
     /// thread himself to do so. Hence their number has no limit.
     pub fn waits(&self) -> &Pool {
         &self.waits
+    }
+
+    /// How often a worker was taken over from its thread.
+    pub fn takeovers(&self) -> u64 {
+        self.takeovers.load(Relaxed)
+    }
+
+    /// The threads that take workers over.
+    pub(super) fn spares(&self) -> &Pool {
+        &self.spares
+    }
+
+    /// A worker has left its loop, and its driver is gone.
+    pub(super) fn worker_stopped(&self) {
+        self.running.fetch_sub(1, SeqCst);
+        sys::futex_wake(&self.running, u32::MAX >> 1);
+    }
+
+    /// Waits until every worker has stopped, whatever thread runs it by now.
+    pub fn wait_stopped(&self) {
+        loop {
+            let running = self.running.load(SeqCst);
+            if running == 0 {
+                return;
+            }
+            sys::futex_wait(&self.running, running, None);
+        }
     }
 
     pub(super) fn seats(&self) -> &[CachePadded<Seat>] {
@@ -211,22 +310,29 @@ impl Shared {
 
     /// Puts a runnable where every worker can find it, and wakes one.
     pub(super) fn enqueue(&self, runnable: Runnable, priority: i64) {
-        match self.own_worker() {
-            _ if priority != 0 => self.ordered.push(priority, runnable),
-            Some(worker) => worker.push(runnable),
-            None => self.injector.push(runnable),
+        if priority != 0 {
+            // In a section: others spin while an entry is half inserted.
+            preempt::no_preempt(|| self.ordered.push(priority, runnable));
+        } else {
+            self.with_own_worker(|worker| match worker {
+                Some(worker) => worker.push(runnable),
+                None => self.injector.push(runnable),
+            });
         }
         self.wake_one();
     }
 
-    /// The worker that the caller runs on, if it is one of this runtime's: it
-    /// may be one of a former runtime that did not stop in time. The reference
-    /// is valid until the caller suspends.
+    /// Calls `body` with the worker that the caller runs on, if it is one of this
+    /// runtime's: it may be one of a former runtime that did not stop in time.
     #[inline]
-    fn own_worker(&self) -> Option<&Worker> {
-        // SAFETY: callers use it at once and do not suspend.
-        let worker = unsafe { local::worker().as_ref() };
-        worker.filter(|worker| ptr::eq(&**worker.shared(), self))
+    fn with_own_worker<R>(&self, body: impl FnOnce(Option<&Worker>) -> R) -> R {
+        with_worker(|worker| body(worker.filter(|worker| ptr::eq(&**worker.shared(), self))))
+    }
+
+    /// Whether the workers' drivers perform `op` themselves.
+    pub(super) fn driver_supports(&self, op: &Op) -> bool {
+        let outside = self.seats[0].outside.get();
+        outside.is_some_and(|outside| outside.support.includes(op))
     }
 
     /// Wakes a sleeping worker, unless one is looking for work already.
@@ -257,23 +363,49 @@ impl Shared {
     pub(super) unsafe fn make_runnable(coroutine: NonNull<Scheduled>) {
         // SAFETY: it cannot end before it is in a queue.
         let target = unsafe { coroutine.as_ref() };
-        let priority = target.priority();
-        let is_isolated = target.is_isolated();
-        match target.shared().own_worker() {
-            Some(worker) if is_isolated && priority == 0 => worker.push_next(coroutine),
-            Some(worker) if is_isolated => worker
+        let shared = Arc::as_ptr(target.shared());
+        with_worker(|worker| {
+            match worker.filter(|worker| ptr::eq(Arc::as_ptr(worker.shared()), shared)) {
+                Some(worker) => Self::make_runnable_on(worker, coroutine),
+                None => Self::make_runnable_elsewhere(coroutine),
+            }
+        });
+    }
+
+    fn make_runnable_on(worker: &Worker, coroutine: NonNull<Scheduled>) {
+        let (priority, is_isolated, home) = {
+            // SAFETY: it cannot end before it is in a queue.
+            let target = unsafe { coroutine.as_ref() };
+            (target.priority(), target.is_isolated(), target.home())
+        };
+        match priority {
+            0 if is_isolated => worker.push_next(coroutine),
+            _ if is_isolated => worker
                 .shared()
                 .enqueue(Runnable::Coroutine(coroutine), priority),
-            Some(worker) if worker.index() == target.home() => worker.requeue(coroutine),
-            // Once it is queued it may end and drop its reference.
-            _ if is_isolated => {
-                let shared = target.shared().clone();
-                shared.enqueue(Runnable::Coroutine(coroutine), priority);
-            }
-            _ => {
-                let shared = target.shared().clone();
-                shared.send(target.home(), Message::Ready(coroutine));
-            }
+            _ if worker.index() == home => worker.requeue(coroutine),
+            _ => Self::make_runnable_elsewhere(coroutine),
+        }
+    }
+
+    #[cold]
+    fn make_runnable_elsewhere(coroutine: NonNull<Scheduled>) {
+        let (priority, is_isolated, home, shared) = {
+            // SAFETY: it cannot end before it is in a queue. Then it may, and drop
+            // its reference.
+            let target = unsafe { coroutine.as_ref() };
+            let shared = target.shared().clone();
+            (
+                target.priority(),
+                target.is_isolated(),
+                target.home(),
+                shared,
+            )
+        };
+        if is_isolated {
+            shared.enqueue(Runnable::Coroutine(coroutine), priority);
+        } else {
+            shared.send(home, Message::Ready(coroutine));
         }
     }
 
@@ -306,10 +438,14 @@ impl Shared {
         retry(|| self.injector.steal_batch_and_pop(local))
     }
 
+    /// Whether any worker may take something that has no worker.
+    pub(super) fn has_global_work(&self) -> bool {
+        !self.injector.is_empty() || !self.ordered.is_empty()
+    }
+
     /// Step S2 of the sleep protocol: whether any queue has work for `index`.
     pub(super) fn has_work_for(&self, index: usize) -> bool {
-        !self.injector.is_empty()
-            || !self.ordered.is_empty()
+        self.has_global_work()
             || self.seats[index].has_mail.load(Relaxed)
             || !self.seats[index].handled.is_empty()
             || self.seats.iter().any(|seat| !seat.stealer.is_empty())
@@ -328,11 +464,11 @@ impl Shared {
                 continue;
             }
             let epoch = *epoch.get_or_insert_with(driver::begin_close);
-            match self.own_worker() {
+            self.with_own_worker(|worker| match worker {
                 // At once, so that what is queued there still meets the file.
                 Some(worker) if worker.index() == index => worker.close_notice(fd, epoch),
                 _ => self.send(index, Message::Closed { fd, epoch }),
-            }
+            });
         }
     }
 
@@ -367,6 +503,49 @@ impl Shared {
     /// Whether one task is alive. What has been joined is not.
     pub(super) fn is_last_task(&self) -> bool {
         self.tasks.load(SeqCst) == 1
+    }
+
+    /// Gives `task` a coroutine, `cached` or a new one. If there is none for it, it
+    /// fails, and is returned if nobody else tells of its end.
+    pub(super) fn assign(
+        self: &Arc<Self>,
+        task: Arc<dyn Run>,
+        cached: Option<NonNull<Scheduled>>,
+    ) -> Result<NonNull<Scheduled>, Option<Arc<dyn Run>>> {
+        let new = || self.new_coroutine(self.stack_size(&*task));
+        match cached.map_or_else(new, Ok) {
+            Ok(coroutine) => {
+                // SAFETY: the cache's, or new: nobody else knows it.
+                unsafe { coroutine.as_ref() }.assign(task);
+                Ok(coroutine)
+            }
+            Err(error) => {
+                let is_ours = task.fail(Failure::NotStarted(error));
+                Err(is_ours.then_some(task))
+            }
+        }
+    }
+
+    /// Tells of the end of `task`, if there is one to tell of, and passes its place
+    /// on: the next task is given to `start`, and the coroutine that it gets to
+    /// `queue`.
+    pub(super) fn end(
+        &self,
+        task: Option<Arc<dyn Run>>,
+        start: impl Fn(Arc<dyn Run>) -> Result<NonNull<Scheduled>, Option<Arc<dyn Run>>>,
+        queue: impl FnOnce(NonNull<Scheduled>),
+    ) {
+        let mut ended = task;
+        loop {
+            if let Some(task) = ended {
+                self.tell_end(&*task);
+            }
+            match self.limit.release().map(&start) {
+                None => return,
+                Some(Ok(coroutine)) => return queue(coroutine),
+                Some(Err(failed)) => ended = failed,
+            }
+        }
     }
 
     fn register(&self, coroutine: NonNull<Scheduled>) {
@@ -430,6 +609,7 @@ impl Shared {
     pub fn stop(&self) {
         self.stopping.store(true, SeqCst);
         self.wake_all();
+        self.monitor.wake();
         self.cancel_unstarted();
         let left: Vec<_> = {
             let all = self.all.lock();

@@ -39,7 +39,7 @@ use super::scheduled::Scheduled;
 use super::shared::Shared;
 use super::suspend::current;
 use crate::sys::{self, SignalSet};
-use crate::util::handler;
+use crate::util::{handler, preempt};
 
 /// What a worker's thread blocks for nobody.
 const NEVER_BLOCKED: SignalSet = 1 << (libc::SIGURG - 1) | sys::LIBC_SIGNALS;
@@ -112,6 +112,15 @@ impl Signals {
         }
     }
 
+    /// What its thread blocks while it runs, if that usually blocks `usual`.
+    pub(super) fn thread_mask(&self, usual: SignalSet) -> SignalSet {
+        if self.is_own.get() {
+            self.held.borrow().mask & !NEVER_BLOCKED
+        } else {
+            usual
+        }
+    }
+
     fn mask(&self) -> SignalSet {
         if self.is_own.get() {
             self.held.borrow().mask
@@ -175,18 +184,25 @@ fn with_own_signals() -> Option<&'static Scheduled> {
 /// and where signals are not hooked.
 pub fn change_signal_mask(change: impl FnOnce(SignalSet) -> SignalSet) -> Option<SignalSet> {
     let coroutine = with_own_signals()?;
+    let section = preempt::section();
     let before = coroutine.signals().mask();
     let after = change(before) & !UNBLOCKABLE;
-    if after != before {
-        coroutine.set_signal_mask(after);
+    let is_adopted = after != before && coroutine.set_signal_mask(after);
+    drop(section);
+    if is_adopted {
+        coroutine
+            .shared()
+            .spread_signal_mask(after & !NEVER_BLOCKED);
     }
     Some(before)
 }
 
 impl Scheduled {
-    /// Changes the mask of this coroutine, which calls it, and that of the
-    /// workers if it is the only one (steps 3 and 5 of `process_signals`).
-    fn set_signal_mask(&self, mask: SignalSet) {
+    /// Changes the mask of this coroutine, which calls it in a section, and has that
+    /// of the workers change if it is the only one (steps 3 and 5 of
+    /// `process_signals`): then they must still follow.
+    #[must_use = "the other workers must follow"]
+    fn set_signal_mask(&self, mask: SignalSet) -> bool {
         let signals = self.signals();
         let was_own = signals.is_own();
         signals.own();
@@ -200,11 +216,10 @@ impl Scheduled {
         }
         // A handler that runs here may leave by a jump.
         sys::set_signal_mask(blocked);
-        if is_adopted {
-            self.shared().spread_signal_mask(blocked);
-        } else if !self.has_stopped() {
+        if !is_adopted && !self.has_stopped() {
             self.shared().open_signals(blocked);
         }
+        is_adopted
     }
 }
 
@@ -214,6 +229,7 @@ pub(crate) fn inherited_signal_mask(shared: &Shared) -> Option<SignalSet> {
     let Some(coroutine) = current() else {
         return shared.outside_signal_mask();
     };
+    let _section = preempt::section();
     let signals = coroutine.signals();
     signals.is_own().then(|| signals.mask())
 }
@@ -221,6 +237,7 @@ pub(crate) fn inherited_signal_mask(shared: &Shared) -> Option<SignalSet> {
 /// To be called after the caller has sent `signal` to itself: if it is blocked,
 /// it goes where the calling coroutine goes.
 pub fn sent_signal_to_self(signal: c_int) {
+    let _section = preempt::section();
     let signals = with_own_signals().map(Scheduled::signals);
     if let Some(signals) = signals
         && !signals.is_own()
@@ -241,6 +258,7 @@ pub(crate) struct Carried {
 /// Takes the caller's signals along; `None` on a plain thread.
 pub(crate) fn carry_signals() -> Option<Carried> {
     let coroutine = current()?;
+    let _section = preempt::section();
     let signals = coroutine.signals();
     let is_own = signals.is_own();
     let held = if is_own {
@@ -252,9 +270,7 @@ pub(crate) fn carry_signals() -> Option<Carried> {
         }
     } else {
         Held {
-            // SAFETY: called on the coroutine, whose worker is valid until it
-            // suspends.
-            mask: unsafe { &*coroutine.worker() }.signal_mask(),
+            mask: coroutine.shared().worker_mask(coroutine.home()),
             kept: Vec::new(),
         }
     };
@@ -277,6 +293,7 @@ impl Carried {
 
     /// What still waits does so for the calling coroutine again.
     pub(crate) fn give_back(mut self) {
+        let _section = preempt::section();
         let kept = &mut self.held.kept;
         if let Some(coroutine) = current()
             && !kept.is_empty()

@@ -36,11 +36,17 @@ impl Sleepers {
         self.asleep.iter().any(|word| word.load(Relaxed) != 0)
     }
 
-    /// How many workers sleep: a hint.
+    /// Whether `worker` sleeps: a hint.
+    pub(crate) fn is_asleep(&self, worker: usize) -> bool {
+        self.asleep[worker / BITS].load(Relaxed) & 1 << (worker % BITS) != 0
+    }
+
+    /// How many workers sleep.
     pub(crate) fn asleep(&self) -> usize {
         let counts = self.asleep.iter();
         counts
-            .map(|word| word.load(Relaxed).count_ones() as usize)
+            // SeqCst: see the steps of `monitor`.
+            .map(|word| word.load(SeqCst).count_ones() as usize)
             .sum()
     }
 

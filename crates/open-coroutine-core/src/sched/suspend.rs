@@ -21,6 +21,7 @@ use crate::task::Run;
 use crate::timer::TimerKey;
 use crate::tls;
 use crate::util::handler;
+use crate::util::preempt;
 
 /// A request and the coroutine whose frame holds it.
 pub(super) struct IoWait {
@@ -252,8 +253,7 @@ pub fn sleep_until(deadline: Option<Instant>) -> Option<Wake> {
 
 /// Whether the driver of the calling coroutine's worker performs `op` itself.
 pub fn driver_supports(op: &Op) -> bool {
-    // SAFETY: on a coroutine the worker is valid until the next suspension.
-    current().is_some_and(|coroutine| unsafe { (*coroutine.worker()).supports(op) })
+    current().is_some_and(|coroutine| coroutine.shared().driver_supports(op))
 }
 
 /// Has the driver perform `op` and waits for its result: what the system call
@@ -293,8 +293,9 @@ pub unsafe fn on_thread_storage<R>(body: impl FnOnce() -> R) -> R {
     let Some(coroutine) = current() else {
         return body();
     };
-    // SAFETY: called on the coroutine, whose worker is valid until it suspends.
-    let (block, thread) = unsafe { (coroutine.block(), (*coroutine.worker()).thread()) };
+    let _section = preempt::section();
+    // SAFETY: called on the coroutine, which stays on its thread in a section.
+    let (block, thread) = unsafe { (coroutine.block(), (*coroutine.carrier()).tls()) };
     let (Some(block), Some(thread)) = (block, thread) else {
         return body();
     };

@@ -1,26 +1,29 @@
-//! One scheduling thread: it takes what is runnable, resumes it, and acts on
-//! the reason for which it suspended.
+//! A worker takes what is runnable, resumes it, and acts on the reason for which
+//! it suspended.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
-use std::sync::atomic::fence;
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::time::Instant;
 
 use crossbeam_deque as deque;
 
 use super::cache::Cache;
+use super::carrier::{Carrier, Lost};
 use super::local;
 use super::scheduled::{Scheduled, Suspend, destroy};
 use super::shared::{Message, Outside, Runnable, Seat, Shared, TimerEvent};
 use super::suspend::IoWait;
-use crate::driver::{Driver, Op, Request};
+use super::takeover;
+use crate::driver::{Driver, MOVED, Request};
 use crate::stack::Stack;
-use crate::task::{Failure, Run};
+use crate::task::Run;
+use crate::timer::Timers;
 use crate::tls::ThreadTls;
 
 /// Coroutines run between two looks at timers, inbox and driver.
@@ -30,16 +33,21 @@ const FAIRNESS: u32 = 61;
 /// How often in a row the run-next slot may come before the queue.
 const RUN_NEXT_CHAIN: u32 = 16;
 
-/// The thread's half of a worker. Only its own thread touches it; while a
-/// coroutine runs, nothing of it is borrowed (invariant 4 of `sched`).
+/// Queue, driver and what else a worker is, without the thread. Only a thread that
+/// holds it (see `carrier`) uses it; while a coroutine runs, nothing of it is
+/// borrowed (invariant 4 of `sched`).
 pub(crate) struct Worker {
     index: usize,
     shared: Arc<Shared>,
+    /// The thread that runs it.
+    carrier: Cell<*const Carrier>,
     pub(super) queue: deque::Worker<Runnable>,
     /// Restricted mode: started coroutines, which stay on this worker.
     pinned: RefCell<VecDeque<NonNull<Scheduled>>>,
-    pub(super) driver: RefCell<Driver>,
-    thread: Option<ThreadTls>,
+    /// There until the worker stops.
+    driver: RefCell<Option<Driver>>,
+    /// Threads that it was taken away from, whose drivers are not empty.
+    pub(super) left_behind: RefCell<Vec<Arc<Carrier>>>,
     /// Coroutines without a task; it owns them.
     pub(super) cache: RefCell<Cache>,
     /// Whether a timer will look for what can be trimmed.
@@ -54,6 +62,12 @@ pub(crate) struct Worker {
     pub(super) searching: Cell<bool>,
     pub(super) random: Cell<u32>,
 }
+
+// SAFETY: only the thread that holds it uses what is not made for sharing, and
+// `carrier` hands it over with the necessary order.
+unsafe impl Send for Worker {}
+// SAFETY: as above.
+unsafe impl Sync for Worker {}
 
 /// The run queue of a worker that has not started yet.
 pub(crate) struct Queue(deque::Worker<Runnable>);
@@ -83,22 +97,20 @@ pub(crate) fn start(
     let outside = Outside {
         waker: driver.waker().clone(),
         waiters: driver.waiters().clone(),
+        support: driver.support(),
+        fd: AtomicI32::new(driver.fd()),
     };
     if shared.seats()[index].outside.set(outside).is_err() {
         unreachable!("each worker starts once");
     }
-    // SAFETY: on the thread's own storage, before any coroutine runs here.
-    let thread = shared
-        .settings()
-        .isolation
-        .map(|isolation| unsafe { ThreadTls::current(isolation) });
-    let worker = Worker {
+    let worker = Arc::new(Worker {
         index,
         shared,
+        carrier: Cell::new(ptr::null()),
         queue: queue.0,
         pinned: RefCell::new(VecDeque::new()),
-        driver: RefCell::new(driver),
-        thread,
+        driver: RefCell::new(Some(driver)),
+        left_behind: RefCell::default(),
         cache: RefCell::default(),
         trim_armed: Cell::new(false),
         has_warm_stacks: Cell::new(false),
@@ -107,11 +119,21 @@ pub(crate) fn start(
         chain: Cell::new(0),
         searching: Cell::new(false),
         random: Cell::new(0x9E37_79B9 ^ index as u32),
-    };
-    local::set_worker(&worker);
+    });
     ready(Ok(()));
-    worker.run();
-    local::set_worker(ptr::null());
+    serve(worker);
+}
+
+/// Runs `worker` on the calling thread, until the runtime stops or another thread
+/// takes it over.
+pub(super) fn serve(worker: Arc<Worker>) {
+    let isolation = worker.shared.settings().isolation;
+    // SAFETY: on the thread's own storage, before any coroutine runs here.
+    let tls = isolation.map(|isolation| unsafe { ThreadTls::current(isolation) });
+    let carrier = Arc::new(Carrier::new(tls, worker.clone()));
+    local::set_carrier(&*carrier);
+    worker.run_on(&carrier);
+    local::set_carrier(ptr::null());
 }
 
 impl Worker {
@@ -123,19 +145,32 @@ impl Worker {
         &self.shared
     }
 
-    /// The storage of the worker's thread, in full mode.
-    pub(super) fn thread(&self) -> Option<&ThreadTls> {
-        self.thread.as_ref()
+    pub(super) fn driver(&self) -> RefMut<'_, Driver> {
+        RefMut::map(self.driver.borrow_mut(), |driver| {
+            driver.as_mut().expect("there until the worker stops")
+        })
+    }
+
+    /// The thread that runs it.
+    fn carrier(&self) -> &Carrier {
+        // SAFETY: called by the thread that holds the worker, whose carrier was
+        // noted by `run_on` and lives as long as that.
+        unsafe { &*self.carrier.get() }
     }
 
     /// `fd` is closed: what waits on it ends.
     pub(super) fn close_notice(&self, fd: RawFd, epoch: u64) {
-        self.driver.borrow_mut().close_notice(fd, epoch);
+        self.driver().close_notice(fd, epoch);
+        self.close_notice_left(fd, epoch);
     }
 
-    /// Whether the driver performs `op` itself.
-    pub(super) fn supports(&self, op: &Op) -> bool {
-        self.driver.borrow().supports(op)
+    /// The driver of another thread takes the place of this one's.
+    pub(super) fn exchange_driver(&self, driver: Driver) -> Driver {
+        if let Some(outside) = self.seat().outside.get() {
+            outside.fd.store(driver.fd(), Relaxed);
+        }
+        let old = self.driver.borrow_mut().replace(driver);
+        old.expect("there until the worker stops")
     }
 
     pub(super) fn seat(&self) -> &Seat {
@@ -155,36 +190,48 @@ impl Worker {
             self.queue.push(Runnable::Coroutine(displaced));
             self.shared.wake_one();
         }
-        // Step R1. Pairs with the fences of a worker that goes to sleep: it sees
-        // the slot, or we see that it sleeps and that nobody watches.
-        if self.shared.seats().len() > 1 {
-            fence(SeqCst);
-            self.shared.want_watcher();
+    }
+
+    fn run_on(self: &Arc<Self>, carrier: &Arc<Carrier>) {
+        self.carrier.set(Arc::as_ptr(carrier));
+        *self.seat().carrier.lock() = Some(carrier.clone());
+        match self.run() {
+            Ok(()) => {
+                self.stop();
+                carrier.give_up();
+            }
+            Err(Lost) => takeover::end(&self.shared, self.index, carrier),
         }
     }
 
-    fn run(&self) {
+    fn run(&self) -> Result<(), Lost> {
         while !self.shared.is_stopping() {
             let mut ran = 0;
             while ran < TURN
                 && let Some(runnable) = self.pick()
             {
                 self.found_work();
-                self.execute(runnable);
+                self.execute(runnable)?;
                 ran += 1;
             }
             if self.has_local_work() {
                 self.drive();
             } else {
-                self.idle();
+                self.idle()?;
             }
         }
+        Ok(())
+    }
+
+    fn stop(&self) {
         let cached = self.cache.borrow_mut().take();
         for coroutine in cached {
             self.free(coroutine).release();
         }
         // What was on its way between two queues when the runtime stopped.
         self.shared.cancel_unstarted();
+        drop(self.driver.borrow_mut().take());
+        self.shared.worker_stopped();
     }
 
     pub(super) fn has_local_work(&self) -> bool {
@@ -236,7 +283,7 @@ impl Worker {
             return None;
         }
         self.chain.set(self.chain.get() + 1);
-        // AcqRel: pairs with `push_next` and with a watcher's swap.
+        // AcqRel: pairs with `push_next` and with the monitor's swap.
         NonNull::new(slot.swap(ptr::null_mut(), AcqRel)).map(Runnable::Coroutine)
     }
 
@@ -252,24 +299,25 @@ impl Worker {
         }
     }
 
-    pub(super) fn execute(&self, runnable: Runnable) {
+    pub(super) fn execute(&self, runnable: Runnable) -> Result<(), Lost> {
         match runnable {
             Runnable::Coroutine(coroutine) => self.resume(coroutine),
-            Runnable::Task(task) => {
-                if !task.is_claimed()
-                    && let Some(task) = self.shared.limit.admit(task)
-                {
-                    self.begin(task);
-                }
-            }
+            Runnable::Task(task) if task.is_claimed() => Ok(()),
+            Runnable::Task(task) => match self.shared.limit.admit(task) {
+                Some(task) => self.begin(task),
+                None => Ok(()),
+            },
         }
     }
 
     /// Gives `task` a coroutine and runs it.
-    fn begin(&self, task: Arc<dyn Run>) {
+    fn begin(&self, task: Arc<dyn Run>) -> Result<(), Lost> {
         match self.assign(task) {
             Ok(coroutine) => self.resume(coroutine),
-            Err(failed) => self.end(failed),
+            Err(failed) => {
+                self.end(failed);
+                Ok(())
+            }
         }
     }
 
@@ -280,31 +328,33 @@ impl Worker {
         let cached = (size == self.shared.settings().stack_size)
             .then(|| self.cache.borrow_mut().pop())
             .flatten();
-        match cached.map_or_else(|| self.shared.new_coroutine(size), Ok) {
-            Ok(coroutine) => {
-                // SAFETY: the cache's, or new: nobody else knows it.
-                unsafe { coroutine.as_ref() }.assign(task);
-                Ok(coroutine)
-            }
-            Err(error) => {
-                let is_ours = task.fail(Failure::NotStarted(error));
-                Err(is_ours.then_some(task))
-            }
-        }
+        self.shared.assign(task, cached)
     }
 
     /// Runs `coroutine` and acts on the reason for which it comes back.
-    fn resume(&self, coroutine: NonNull<Scheduled>) {
+    fn resume(&self, coroutine: NonNull<Scheduled>) -> Result<(), Lost> {
         let resumes = &self.seat().resumes;
         // Only this thread writes it.
         resumes.store(resumes.load(Relaxed).wrapping_add(1), Relaxed);
         // SAFETY: taken out of a queue just now, or new (invariant 1); alive
         // until it is queued again or done.
         let target = unsafe { coroutine.as_ref() };
-        // SAFETY: on the worker's own stack; `thread` is this thread's.
-        let reason = unsafe { target.resume(self, self.thread.as_ref()) };
+        let carrier = self.carrier();
+        carrier.release();
+        // SAFETY: on the own stack and storage of `carrier`'s thread.
+        let reason = unsafe { target.resume(self, carrier) };
+        if let Err(Lost) = carrier.hold() {
+            takeover::settle(&self.shared, self.index, carrier, (coroutine, reason));
+            return Err(Lost);
+        }
         match reason {
             Suspend::Yield => {
+                self.requeue(coroutine);
+                self.share();
+            }
+            Suspend::Preempted => {
+                // First of all, so that those who are due come before it.
+                self.drive();
                 self.requeue(coroutine);
                 self.share();
             }
@@ -313,6 +363,7 @@ impl Worker {
             Suspend::Io(wait) => self.submit(wait),
             Suspend::Done { ran } => self.recycle(coroutine, ran),
         }
+        Ok(())
     }
 
     /// Queues a coroutine of this worker behind the others.
@@ -362,7 +413,8 @@ impl Worker {
         // SAFETY: it has just been switched from.
         let target = unsafe { wait_ref.coroutine.as_ref() };
         // SAFETY: as above: it stays in place until it completes.
-        unsafe { self.driver.borrow_mut().submit(request) };
+        unsafe { self.driver().submit(request) };
+        self.seat().note_submission(self.driver().is_batching());
         if target.cancellation().begin_wait(wait) {
             self.end_io(wait);
         }
@@ -373,6 +425,18 @@ impl Worker {
         // SAFETY: `submit` set the owner; the frame is suspended until the
         // coroutine is queued below.
         let wait = unsafe { &*request.as_ref().owner.cast::<IoWait>() };
+        if wait.request.result() == -MOVED {
+            // SAFETY: as when it was submitted first.
+            unsafe { self.driver().resubmit(request) };
+            // SAFETY: it waits until it is queued.
+            if unsafe { wait.coroutine.as_ref() }
+                .cancellation()
+                .is_requested()
+            {
+                self.end_io(NonNull::from(wait));
+            }
+            return;
+        }
         if let Some(key) = wait.timer.take() {
             self.seat().timers.lock().remove(key);
         }
@@ -398,21 +462,11 @@ impl Worker {
 
     /// Tells whoever joins `task` that it has ended, and passes its place on.
     fn end(&self, task: Option<Arc<dyn Run>>) {
-        let mut ended = task;
-        loop {
-            if let Some(task) = ended {
-                self.shared.tell_end(&*task);
-            }
-            let next = self.shared.limit.release();
-            match next.map(|task| self.assign(task)) {
-                None => return,
-                Some(Ok(coroutine)) => {
-                    self.requeue(coroutine);
-                    return self.share();
-                }
-                Some(Err(failed)) => ended = failed,
-            }
-        }
+        let queue = |next| {
+            self.requeue(next);
+            self.share();
+        };
+        self.shared.end(task, |next| self.assign(next), queue);
     }
 
     /// Frees a coroutine of the cache, or one that does not go there.
@@ -420,15 +474,16 @@ impl Worker {
         self.shared.unregister(coroutine);
         // SAFETY: it has run a task and has none now; on the thread's own
         // storage.
-        unsafe { destroy(coroutine, self.thread.as_ref()) }
+        unsafe { destroy(coroutine, self.carrier().tls()) }
     }
 
     /// Looks at everything that can make a coroutine runnable, without waiting.
     pub(super) fn drive(&self) {
         self.read_mail();
         self.fire_timers();
-        let mut driver = self.driver.borrow_mut();
+        let mut driver = self.driver();
         self.receptive(|| driver.poll(&mut |request| self.completed(request)));
+        self.seat().note_in_flight(driver.in_flight());
         drop(driver);
         self.share();
     }
@@ -445,6 +500,9 @@ impl Worker {
 
     pub(super) fn read_mail(&self) {
         self.follow_signal_mask();
+        if self.has_left_behind() {
+            self.harvest();
+        }
         for coroutine in self.seat().handled.take() {
             self.requeue(coroutine);
         }
@@ -452,8 +510,34 @@ impl Worker {
             match message {
                 Message::Ready(coroutine) => self.pinned.borrow_mut().push_back(coroutine),
                 Message::Closed { fd, epoch } => self.close_notice(fd, epoch),
+                Message::Submit(wait) => self.submit(wait),
+                Message::Sleep(coroutine, deadline) => self.sleep_until(coroutine, deadline),
                 Message::Cancel(task) => self.cancel(&task),
             }
+        }
+    }
+
+    /// The deadline of `request` has come.
+    ///
+    /// # Safety
+    ///
+    /// It is pending, in this worker's driver or in one that was left behind.
+    unsafe fn time_out(
+        &self,
+        request: NonNull<Request>,
+        timers: &mut Timers<TimerEvent>,
+        now: Instant,
+    ) {
+        let mut driver = self.driver();
+        // SAFETY: the caller's promise.
+        unsafe {
+            if driver.has(request) {
+                return driver.cancel(request, libc::ETIME);
+            }
+            // As soon as it has been moved here.
+            let key = timers.insert(now + takeover::PAUSE, TimerEvent::Cancel(request));
+            let wait = &*request.as_ref().owner.cast::<IoWait>();
+            wait.timer.set(Some(key));
         }
     }
 
@@ -478,9 +562,9 @@ impl Worker {
                 }
                 TimerEvent::Trim => must_trim = true,
                 TimerEvent::Cancel(request) => {
-                    // SAFETY: pending in this worker's driver: its completion
-                    // removes the timer.
-                    unsafe { self.driver.borrow_mut().cancel(request, libc::ETIME) };
+                    // SAFETY: pending in this worker's driver, or in one that was
+                    // left behind: its completion removes the timer.
+                    unsafe { self.time_out(request, &mut timers, now) };
                 }
             }
         }

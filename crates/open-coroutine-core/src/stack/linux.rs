@@ -41,7 +41,11 @@ pub(super) fn map(len: usize) -> io::Result<usize> {
     // SAFETY: a new mapping at an address of the kernel's choice.
     let start = check(unsafe { syscall(libc::SYS_mmap, args) })?;
     // SAFETY: the end of the new mapping, which nobody uses.
-    unsafe { unmap(start + len, SPARE) }?;
+    if let Err(error) = unsafe { unmap(start + len, SPARE) } {
+        // SAFETY: the new mapping. Should that fail too, addresses are lost.
+        let _ = unsafe { unmap(start, total) };
+        return Err(error);
+    }
     // A huge page would make a stack that uses 4 KiB cost 2 MiB. Kernels
     // without huge pages refuse, which is as good.
     // SAFETY: only how the new mapping is backed changes.

@@ -1,5 +1,6 @@
 //! Linux: the system call instruction and the few calls the runtime needs.
 
+mod interrupts;
 mod signals;
 
 use std::ffi::c_int;
@@ -11,6 +12,7 @@ use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+pub use interrupts::*;
 pub use signals::*;
 
 /// Makes system call `number`. Returns its result, or minus the error number.
@@ -68,6 +70,31 @@ pub fn check(result: isize) -> io::Result<usize> {
     }
 }
 
+/// Makes a call on which others rely, again for as long as the kernel refuses it
+/// for a passing reason. Returns the last result.
+#[inline]
+pub fn insist(call: impl Fn() -> isize) -> isize {
+    match call() {
+        result @ 0.. => result,
+        refusal => insist_after(refusal, call),
+    }
+}
+
+#[cold]
+fn insist_after(refusal: isize, call: impl Fn() -> isize) -> isize {
+    const ATTEMPTS: u32 = 1000;
+    let mut result = refusal;
+    for _ in 0..ATTEMPTS {
+        let error = -result as c_int;
+        if !matches!(error, libc::EINTR | libc::ENOMEM | libc::ENOBUFS | libc::EIO) {
+            break;
+        }
+        sched_yield();
+        result = call();
+    }
+    result
+}
+
 /// The calling thread's `errno`.
 #[inline]
 pub fn errno() -> c_int {
@@ -92,6 +119,113 @@ pub fn getpid() -> i32 {
 pub fn gettid() -> i32 {
     // SAFETY: gettid has no arguments and cannot fail.
     unsafe { syscall(libc::SYS_gettid, [0; 6]) as i32 }
+}
+
+/// The processor time that a thread of this process has used; `None` if there is no
+/// such thread.
+pub fn thread_time(thread: i32) -> Option<Duration> {
+    // How the kernel numbers clocks of threads: CPUCLOCK_PERTHREAD_MASK and
+    // CPUCLOCK_SCHED.
+    let clock = (!thread << 3) | 6;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let args = [clock as usize, &raw mut time as usize, 0, 0, 0, 0];
+    // SAFETY: writes `time`.
+    let result = unsafe { syscall(libc::SYS_clock_gettime, args) };
+    (result == 0).then(|| to_duration(&time))?
+}
+
+/// Commands of `membarrier(2)`.
+const PRIVATE_EXPEDITED: c_int = 1 << 3;
+const REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
+
+/// Asks the kernel for [`memory_barrier_everywhere`]. False if it refuses.
+#[must_use = "without it there is no such barrier"]
+pub fn prepare_memory_barriers() -> bool {
+    membarrier(REGISTER_PRIVATE_EXPEDITED)
+}
+
+/// Every thread of this process passes a full memory barrier, at some point of its
+/// own code. [`prepare_memory_barriers`] has returned true.
+pub fn memory_barrier_everywhere() {
+    let passed = membarrier(PRIVATE_EXPEDITED);
+    debug_assert!(passed, "the process has registered");
+}
+
+fn membarrier(command: c_int) -> bool {
+    let args = [command as usize, 0, 0, 0, 0, 0];
+    // SAFETY: takes integers.
+    unsafe { syscall(libc::SYS_membarrier, args) == 0 }
+}
+
+/// Whether a thread of this process sleeps in the kernel: it neither runs nor could.
+/// False if there is no `/proc`.
+pub fn is_asleep(thread: i32) -> bool {
+    let path = format!("/proc/self/task/{thread}/stat\0");
+    let mut text = [0u8; 512];
+    let length = read_file(path.as_bytes(), &mut text);
+    // The state follows the name, which is in parentheses and may contain some.
+    let after = text[..length].iter().rposition(|&byte| byte == b')');
+    after.is_some_and(|end| matches!(text.get(end + 2), Some(b'S' | b'D')))
+}
+
+/// The system call that a thread of this process sleeps in, if it is known.
+pub fn system_call_of(thread: i32) -> Option<libc::c_long> {
+    let path = format!("/proc/self/task/{thread}/syscall\0");
+    let mut text = [0u8; 256];
+    let length = read_file(path.as_bytes(), &mut text);
+    let number = text[..length].split(|&byte| byte == b' ').next()?;
+    str::from_utf8(number).ok()?.parse().ok()
+}
+
+/// Reads the beginning of a file, whose path ends with a zero. Returns how much.
+fn read_file(path: &[u8], text: &mut [u8]) -> usize {
+    debug_assert_eq!(Some(&0), path.last());
+    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+    let args = [
+        libc::AT_FDCWD as usize,
+        path.as_ptr() as usize,
+        flags,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the path is a C string.
+    let Ok(fd) = check(unsafe { syscall(libc::SYS_openat, args) }) else {
+        return 0;
+    };
+    let args = [fd, text.as_mut_ptr() as usize, text.len(), 0, 0, 0];
+    // SAFETY: writes to `text` only.
+    let length = check(unsafe { syscall(libc::SYS_read, args) });
+    // SAFETY: opened above.
+    unsafe { close(fd as c_int) };
+    length.unwrap_or(0)
+}
+
+/// Has the calling thread's sleeps end as soon as the kernel can: by default they
+/// may last 50 µs longer.
+pub fn be_punctual() {
+    let args = [libc::PR_SET_TIMERSLACK as usize, 1, 0, 0, 0, 0];
+    // SAFETY: takes integers.
+    unsafe { syscall(libc::SYS_prctl, args) };
+}
+
+/// Whether `poll(2)` says that `fd` can be read.
+pub fn is_readable(fd: RawFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let args = [&raw mut poll as usize, 1, &raw const now as usize, 0, 8, 0];
+    // SAFETY: reads `now`, reads and writes `poll`.
+    unsafe { syscall(libc::SYS_ppoll, args) == 1 && poll.revents & libc::POLLIN != 0 }
 }
 
 /// Gives the processor to another thread, if one waits for it.
@@ -144,20 +278,17 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
 
 /// Wakes up to `count` threads that sleep in [`futex_wait`] on `word`.
 pub fn futex_wake(word: &AtomicU32, count: u32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    let args = [
+        word.as_ptr() as usize,
+        operation as usize,
+        count as usize,
+        0,
+        0,
+        0,
+    ];
     // SAFETY: FUTEX_WAKE uses the address only as a key.
-    unsafe {
-        syscall(
-            libc::SYS_futex,
-            [
-                word.as_ptr() as usize,
-                (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize,
-                count as usize,
-                0,
-                0,
-                0,
-            ],
-        )
-    };
+    insist(|| unsafe { syscall(libc::SYS_futex, args) });
 }
 
 /// `duration` as the kernel takes it; absurdly long ones are capped.
@@ -205,7 +336,7 @@ pub fn file_kind(fd: RawFd) -> libc::mode_t {
     let mut stat: libc::stat = unsafe { mem::zeroed() };
     let args = [fd as usize, &raw mut stat as usize, 0, 0, 0, 0];
     // SAFETY: `stat` lives across the call.
-    match unsafe { syscall(libc::SYS_fstat, args) } {
+    match insist(|| unsafe { syscall(libc::SYS_fstat, args) }) {
         0 => stat.st_mode & libc::S_IFMT,
         _ => 0,
     }
@@ -236,13 +367,9 @@ impl EventFd {
     /// Adds one, which makes the descriptor readable.
     pub fn notify(&self) {
         let one = 1u64;
+        let args = [self.0 as usize, &raw const one as usize, 8, 0, 0, 0];
         // SAFETY: reads the 8 bytes of `one`.
-        unsafe {
-            syscall(
-                libc::SYS_write,
-                [self.0 as usize, &raw const one as usize, 8, 0, 0, 0],
-            )
-        };
+        insist(|| unsafe { syscall(libc::SYS_write, args) });
     }
 
     /// Sets the counter back to 0.
@@ -262,5 +389,29 @@ impl Drop for EventFd {
     fn drop(&mut self) {
         // SAFETY: `self` owns the descriptor.
         unsafe { close(self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_repeated_for_passing_reasons_only() {
+        let calls = Cell::new(0);
+        let fails_twice_with = |error: c_int| {
+            calls.set(0);
+            insist(|| {
+                calls.set(calls.get() + 1);
+                if calls.get() < 3 { -(error as isize) } else { 7 }
+            })
+        };
+        assert_eq!(7, fails_twice_with(libc::EINTR));
+        assert_eq!(7, fails_twice_with(libc::ENOMEM));
+        assert_eq!(3, calls.get());
+        assert_eq!(-(libc::EBADF as isize), fails_twice_with(libc::EBADF));
+        assert_eq!(1, calls.get());
     }
 }

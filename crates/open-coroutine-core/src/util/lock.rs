@@ -5,7 +5,7 @@
 //! the scheduler itself uses must not depend on the scheduler, so this lock
 //! talks to the kernel directly. It is held for a few instructions at a time
 //! and never across a suspension (a guard is `!Send`, and nothing that
-//! suspends takes one).
+//! suspends takes one), and its holder is not preempted.
 //!
 //! # Protocol
 //!
@@ -25,6 +25,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use super::preempt;
 use crate::sys;
 
 const FREE: u32 = 0;
@@ -58,6 +59,7 @@ impl<T> Lock<T> {
     /// Waits until the lock is free and takes it.
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
+        preempt::enter();
         // Acquire: pairs with the Release in `Guard::drop`.
         if self
             .word
@@ -75,14 +77,20 @@ impl<T> Lock<T> {
     /// Takes the lock if nobody holds it.
     #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+        preempt::enter();
         // Acquire: pairs with the Release in `Guard::drop`.
-        self.word
+        if self
+            .word
             .compare_exchange(FREE, HELD, Acquire, Relaxed)
-            .ok()
-            .map(|_| Guard {
-                lock: self,
-                not_send: PhantomData,
-            })
+            .is_err()
+        {
+            preempt::leave();
+            return None;
+        }
+        Some(Guard {
+            lock: self,
+            not_send: PhantomData,
+        })
     }
 
     /// Whether nobody holds it, at the moment.
@@ -166,6 +174,7 @@ impl<T> Drop for Guard<'_, T> {
         if self.lock.word.swap(FREE, Release) == CONTENDED {
             sys::futex_wake(&self.lock.word, 1);
         }
+        preempt::leave();
     }
 }
 

@@ -2,4 +2,5 @@
 
 pub mod handler;
 pub mod lock;
+pub mod preempt;
 pub mod sync;

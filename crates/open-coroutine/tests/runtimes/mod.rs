@@ -1,6 +1,8 @@
 //! Runs a test on every kind of runtime: each driver, with one worker and with
 //! two. One after the other, because a process has one runtime at a time.
 
+#![allow(dead_code, reason = "not every test file uses every function")]
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +11,6 @@ use open_coroutine::{Builder, Config, Driver, InitError, capabilities, init, shu
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs `body` as a coroutine on each kind of runtime.
-#[allow(dead_code, reason = "not every test file uses every function")]
 pub(crate) fn on_every_runtime(body: fn()) {
     for workers in [1, 2] {
         on_every_driver(workers, body);
@@ -18,11 +19,18 @@ pub(crate) fn on_every_runtime(body: fn()) {
 
 /// Runs `body` as a coroutine on each driver, with `workers` workers.
 pub(crate) fn on_every_driver(workers: usize, body: impl FnOnce() + Clone + Send + 'static) {
+    // Or nobody would notice who blocks a worker.
+    let config = Config::default().event_loop_size(workers).take_over(false);
+    on_every_driver_as(&config, body);
+}
+
+/// Runs `body` as a coroutine on each driver, otherwise with `config`.
+pub(crate) fn on_every_driver_as(config: &Config, body: impl FnOnce() + Clone + Send + 'static) {
     for driver in [Driver::IoUring, Driver::Epoll] {
         // A test that failed has poisoned it; the next one runs all the same.
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let config = Config::default().event_loop_size(workers).driver(driver);
-        match init(config.shutdown_timeout(Duration::from_secs(20))) {
+        let config = config.clone().driver(driver);
+        match init(config.clone().shutdown_timeout(Duration::from_secs(20))) {
             Err(InitError::Driver(error)) => {
                 eprintln!("skipped: {driver} is not available: {error}");
                 continue;
@@ -34,7 +42,7 @@ pub(crate) fn on_every_driver(workers: usize, body: impl FnOnce() + Clone + Send
             capabilities().driver,
             "OPEN_COROUTINE_DRIVER must not be set: these tests choose the driver"
         );
-        eprintln!("{driver}, {workers} workers");
+        eprintln!("{driver}, {config:?}");
         let task = Builder::new().name("test").stack_size(1 << 20);
         let result = task.spawn(body.clone()).expect("the test starts").join();
         let stopped = shutdown();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use io_uring::squeue::Entry;
 use io_uring::{Builder, CompletionQueue, IoUring, Probe, opcode};
 
+use super::super::refusals::Refusals;
 use crate::sys;
 
 /// Entries of the submission queue. A batch is rarely larger, and a full queue
@@ -90,8 +91,19 @@ pub(super) struct Ring {
     /// What `io_uring_enter` takes: a registered index or the descriptor.
     enter_fd: usize,
     enter_flags: usize,
-    /// Bit `n` is set if the kernel knows opcode `n`.
-    opcodes: u128,
+    refusals: Refusals,
+    opcodes: Opcodes,
+}
+
+/// What the kernel knows: bit `n` stands for opcode `n`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::driver) struct Opcodes(u128);
+
+impl Opcodes {
+    pub(super) fn contain(self, entry: &Entry) -> bool {
+        let code = entry.get_opcode();
+        code < u128::BITS && self.0 & 1 << code != 0
+    }
 }
 
 impl Ring {
@@ -111,13 +123,21 @@ impl Ring {
             setup,
             enter_fd,
             enter_flags,
+            refusals: Refusals::default(),
             opcodes,
         })
     }
 
     pub(super) fn knows(&self, entry: &Entry) -> bool {
-        let code = entry.get_opcode();
-        code < u128::BITS && self.opcodes & 1 << code != 0
+        self.opcodes.contain(entry)
+    }
+
+    pub(super) fn opcodes(&self) -> Opcodes {
+        self.opcodes
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
     }
 
     /// Whether receives and sends may carry the `POLL_FIRST` flag (5.19).
@@ -163,6 +183,11 @@ impl Ring {
         }
     }
 
+    /// Submits what is queued and has the kernel deliver what is complete.
+    pub(super) fn run_completions(&mut self) {
+        self.enter(0, ENTER_GETEVENTS, 0, 0);
+    }
+
     /// Submits what is queued and sleeps until a completion is there or
     /// `timeout` has passed.
     pub(super) fn sleep(&mut self, timeout: Option<Duration>) {
@@ -206,16 +231,17 @@ impl Ring {
             )
         };
         match -result as i32 {
-            ..=0 => {}
+            ..=0 => self.refusals.end(),
             // The time is up, or a signal came.
             libc::ETIME | libc::EINTR => {}
             // The kernel takes nothing before completions have been reaped, or
             // has no memory: what is queued stays queued.
             libc::EBUSY | libc::EAGAIN | libc::ENOMEM => sys::sched_yield(),
-            error => panic!(
-                "io_uring_enter says: {}; a ring serves only the thread that created it, until its descriptor is closed",
-                io::Error::from_raw_os_error(error)
-            ),
+            error => {
+                let hint = "a ring serves only the thread that created it, until its descriptor \
+                            is closed";
+                self.refusals.count("io_uring_enter", error, hint);
+            }
         }
     }
 }
@@ -315,15 +341,17 @@ fn check_features(ring: &IoUring) -> io::Result<()> {
     }
 }
 
-fn probe_opcodes(ring: &IoUring) -> io::Result<u128> {
+fn probe_opcodes(ring: &IoUring) -> io::Result<Opcodes> {
     let mut probe = Probe::new();
     ring.submitter()
         .register_probe(&mut probe)
         .map_err(|error| explain(&error))?;
     match REQUIRED.iter().find(|(code, _)| !probe.is_supported(*code)) {
-        None => Ok((0..u128::BITS as u8)
-            .filter(|code| probe.is_supported(*code))
-            .fold(0, |set, code| set | 1 << code)),
+        None => Ok(Opcodes(
+            (0..u128::BITS as u8)
+                .filter(|code| probe.is_supported(*code))
+                .fold(0, |set, code| set | 1 << code),
+        )),
         Some((_, name)) => Err(too_old(name)),
     }
 }

@@ -6,7 +6,7 @@ use std::ptr;
 
 use libc::siginfo_t;
 
-use super::{check, close, getpid, gettid, syscall};
+use super::{getpid, gettid, read_file, syscall};
 
 /// Signals as the kernel keeps them: signal `n` is bit `n - 1`.
 pub type SignalSet = u64;
@@ -81,26 +81,10 @@ pub fn pending_signals() -> SignalSet {
 /// Signals that wait for the calling thread only, not for its process. `None` if
 /// the kernel does not tell, because there is no `/proc`.
 pub fn own_pending_signals() -> Option<SignalSet> {
-    let path = c"/proc/thread-self/status";
-    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
-    let args = [
-        libc::AT_FDCWD as usize,
-        path.as_ptr() as usize,
-        flags,
-        0,
-        0,
-        0,
-    ];
-    // SAFETY: the path is a C string.
-    let fd = check(unsafe { syscall(libc::SYS_openat, args) }).ok()?;
     // The whole file is about 1.5 kB; only very many groups make it longer.
     let mut text = [0u8; 4096];
-    let args = [fd, text.as_mut_ptr() as usize, text.len(), 0, 0, 0];
-    // SAFETY: writes to `text` only.
-    let length = check(unsafe { syscall(libc::SYS_read, args) });
-    // SAFETY: opened above.
-    unsafe { close(fd as c_int) };
-    pending_in(text.get(..length.ok()?)?)
+    let length = read_file(b"/proc/thread-self/status\0", &mut text);
+    pending_in(&text[..length])
 }
 
 /// The set in the line `SigPnd` of a thread's status.

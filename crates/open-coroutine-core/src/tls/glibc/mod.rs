@@ -67,24 +67,37 @@ pub fn decided() -> Option<&'static Isolation> {
 
 /// Decides, on the first call, whether coroutines get TLS of their own.
 ///
-/// The first call starts a thread for a moment.
+/// The first call starts a thread for a moment. If it cannot, nothing is decided.
 ///
 /// # Errors
 ///
 /// Why they do not.
 pub fn isolation() -> Result<&'static Isolation, &'static Refusal> {
-    let decision = DECISION.get_or_init(|| {
-        if is_forced() {
-            return Err(Refusal::Forced);
+    /// One probe at a time; what it finds outlives all who ask.
+    static PROBE: Lock<()> = Lock::new(());
+    let decision = match DECISION.get() {
+        Some(decision) => decision,
+        None => {
+            let _one = PROBE.lock();
+            match DECISION.get().map_or_else(decide, |known| known.clone()) {
+                Err(Refusal::NoThread) => return Err(&Refusal::NoThread),
+                decision => DECISION.get_or_init(|| decision),
+            }
         }
-        // On a thread of its own: the process becomes multi-threaded, which
-        // changes what malloc uses, and the thread is one of `pthread_create`.
-        match std::thread::Builder::new().spawn(probe::decide) {
-            Ok(thread) => thread.join().unwrap_or(Err(Refusal::SelfTest("panic"))),
-            Err(_) => Err(Refusal::Probe("no thread")),
-        }
-    });
+    };
     decision.as_ref().copied()
+}
+
+fn decide() -> Result<&'static Isolation, Refusal> {
+    if is_forced() {
+        return Err(Refusal::Forced);
+    }
+    // On a thread of its own: the process becomes multi-threaded, which
+    // changes what malloc uses, and the thread is one of `pthread_create`.
+    match std::thread::Builder::new().spawn(probe::decide) {
+        Ok(thread) => thread.join().unwrap_or(Err(Refusal::SelfTest("panic"))),
+        Err(_) => Err(Refusal::NoThread),
+    }
 }
 
 /// Proof that coroutines own their TLS, and what is needed to give it to them.
