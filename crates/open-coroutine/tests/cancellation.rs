@@ -240,6 +240,25 @@ fn destructors_run_and_see_nothing_of_it() {
 }
 
 #[test]
+fn it_unwinds_through_grown_stacks() {
+    on_every_runtime(|| {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let [outer, inner] = [(); 2].map(|()| Dropped(drops.clone()));
+        let task = begun(move || {
+            let _outer = outer;
+            let grown = open_coroutine::maybe_grow!(usize::MAX, 64 * 1024, move || {
+                let _inner = inner;
+                park();
+            });
+            grown.unwrap();
+        });
+        task.cancel();
+        assert!(task.join().unwrap_err().is_cancelled());
+        assert_eq!(2, drops.load(SeqCst));
+    });
+}
+
+#[test]
 fn who_catches_the_unwinding_unwinds_again() {
     on_every_runtime(|| {
         let task = cancels_itself(|| {
