@@ -121,9 +121,10 @@ impl<R> JoinHandle<R> {
         }
     }
 
-    /// Whether the task has ended, so that a join would not wait.
+    /// Whether the task has ended, or its runtime without it, so that a join would
+    /// not wait.
     pub fn is_finished(&self) -> bool {
-        self.task.is_done()
+        self.task.is_over()
     }
 
     /// A number that no other task of this process has.

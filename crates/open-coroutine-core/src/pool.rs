@@ -7,8 +7,9 @@
 //!
 //! # Invariants
 //!
-//! 1. A job waits in the queue only while all threads that may exist do and
-//!    are busy, so it never starves behind an idle one.
+//! 1. A job waits in the queue only while all threads that may exist, or that the
+//!    system allows, do and are busy, so it never starves behind an idle one. In a
+//!    pool without a maximum none waits: it could be the one that the others need.
 //! 2. A thread looks at the queue, under the lock, before it becomes idle or
 //!    ends. An idle thread is given its job, under the lock, by whoever takes
 //!    its seat off the idle list.
@@ -31,7 +32,9 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::stack;
 use crate::sys;
+use crate::util::child;
 use crate::util::lock::Lock;
 
 /// What a thread of the pool runs.
@@ -46,6 +49,8 @@ pub struct Pool {
 impl Pool {
     /// How many threads a pool has at most, unless told otherwise.
     pub const MAX_THREADS: usize = 512;
+    /// No maximum: each job has a thread at once, or is refused.
+    pub const UNLIMITED: usize = usize::MAX;
     /// How long an idle thread stays, unless told otherwise.
     pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -65,7 +70,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// No thread runs and none can be started. The job is dropped.
+    /// No thread can be started, and the job cannot wait for one: none runs, or
+    /// the pool has no maximum. The job is dropped.
     pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
         self.submit_boxed(Box::new(job))
     }
@@ -89,9 +95,9 @@ impl Pool {
     fn start_thread(&self, job: Job) -> io::Result<()> {
         let seat = Arc::new(Seat::new(job));
         let (shared, own) = (self.shared.clone(), seat.clone());
-        let started = thread::Builder::new()
-            .name("open-coroutine-blocking".into())
-            .spawn(move || shared.serve(&own));
+        let thread = thread::Builder::new().name("open-coroutine-blocking".into());
+        // We can do without the thread, but not without memory for anything else.
+        let started = stack::check_spare().and_then(|()| thread.spawn(move || shared.serve(&own)));
         let Err(error) = started else { return Ok(()) };
 
         let mut state = self.shared.state.lock();
@@ -101,7 +107,7 @@ impl Pool {
             .expect("the thread that would take it did not start");
         if let Some(idle) = state.idle.pop() {
             idle.give(job);
-        } else if state.threads > 0 {
+        } else if state.threads > 0 && self.shared.max_threads != Self::UNLIMITED {
             state.queue.push_back(job);
         } else {
             drop(state);
@@ -175,9 +181,14 @@ impl Shared {
     /// The life of a thread.
     fn serve(&self, seat: &Arc<Seat>) {
         sys::set_signal_mask(sys::DEFERRABLE_SIGNALS);
+        let generation = child::generation();
         let mut next = seat.take();
         while let Some(job) = next {
             run(job);
+            if generation != child::generation() {
+                // The job has forked: the pool is the parent's.
+                return;
+            }
             next = self.next_job(seat);
         }
     }

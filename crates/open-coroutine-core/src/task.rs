@@ -14,7 +14,7 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
-use std::sync::atomic::{AtomicPtr, AtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 use std::task::Waker;
 
 use crate::sys::SignalSet;
@@ -294,7 +294,7 @@ where
     }
 
     fn is_over(&self) -> bool {
-        self.state.is_over()
+        self.state.is_over() || self.meta.id < FIRST_ID.load(Relaxed)
     }
 
     fn is_cancelled(&self) -> bool {
@@ -302,6 +302,9 @@ where
     }
 
     fn prepare_wait(&self, waiter: Waiters) -> Option<(&AtomicU32, u32)> {
+        if self.is_over() {
+            return None;
+        }
         let value = self.state.begin_wait(waiter)?;
         Some((self.state.word(), value))
     }
@@ -353,12 +356,21 @@ impl fmt::Debug for dyn Run {
     }
 }
 
+/// Ids are unique across runtimes, so no runtime can own their counter.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// The first one of this process: smaller ones are those of its parent's tasks,
+/// which never end here.
+static FIRST_ID: AtomicU64 = AtomicU64::new(1);
+
 /// A number that no other task of this process has.
 pub fn next_id() -> u64 {
-    use std::sync::atomic::AtomicU64;
-    /// Ids are unique across runtimes, so no runtime can own their counter.
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Relaxed)
+    NEXT_ID.fetch_add(1, Relaxed)
+}
+
+/// In the child of a fork: no task that there is will end, and who joins one is
+/// not to wait.
+pub fn abandon() {
+    FIRST_ID.store(NEXT_ID.load(Relaxed), Relaxed);
 }
 
 #[cfg(test)]

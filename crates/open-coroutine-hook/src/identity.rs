@@ -372,7 +372,7 @@ pub unsafe extern "C" fn pthread_cancel(thread: pthread_t) -> c_int {
 /// The contract of `pthread_exit(3)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pthread_exit(value: *mut c_void) -> ! {
-    if sched::on_coroutine() {
+    if sched::was_coroutine() {
         refuse_exit();
     }
     type Exit = unsafe extern "C-unwind" fn(*mut c_void) -> !;
@@ -409,7 +409,7 @@ pub unsafe extern "C" fn pthread_mutexattr_setprotocol(
     attributes: *mut pthread_mutexattr_t,
     protocol: c_int,
 ) -> c_int {
-    if protocol != libc::PTHREAD_PRIO_NONE && sched::on_coroutine() {
+    if protocol != libc::PTHREAD_PRIO_NONE && sched::was_coroutine() {
         return libc::ENOTSUP;
     }
     // SAFETY: the caller's contract, passed on unchanged.
@@ -427,7 +427,7 @@ pub unsafe extern "C" fn pthread_mutexattr_setrobust(
     attributes: *mut pthread_mutexattr_t,
     robustness: c_int,
 ) -> c_int {
-    if robustness != libc::PTHREAD_MUTEX_STALLED && sched::on_coroutine() {
+    if robustness != libc::PTHREAD_MUTEX_STALLED && sched::was_coroutine() {
         return libc::ENOTSUP;
     }
     // SAFETY: the caller's contract, passed on unchanged.

@@ -172,8 +172,9 @@ pub unsafe extern "C" fn daemon(keeps_directory: c_int, keeps_streams: c_int) ->
     // arguments.
     unsafe {
         if !sched::on_coroutine() {
+            let real = || real::daemon.get()(keeps_directory, keeps_streams);
             // It returns in the child alone.
-            return forked(real::daemon.get()(keeps_directory, keeps_streams));
+            return forked(sched::on_thread_storage(real));
         }
         match fork() {
             -1 => return -1,
@@ -215,7 +216,8 @@ pub unsafe extern "C" fn forkpty(
     // arguments.
     unsafe {
         if !sched::on_coroutine() {
-            return forked(real::forkpty.get()(leader, name, terminal, size));
+            let real = || real::forkpty.get()(leader, name, terminal, size);
+            return forked(sched::on_thread_storage(real));
         }
         let mut follower = -1;
         if libc::openpty(leader, &raw mut follower, name, terminal, size) == -1 {

@@ -43,6 +43,7 @@
 //! * Deep recursion: [`maybe_grow!`].
 //! * What works here, and why not better: [`capabilities`], [`doctor`].
 //! * Calls that are to block after all: [`without_hooks`], [`unblock`], [`Hooks`].
+//! * Allocators like jemalloc and mimalloc: [`OnThread`].
 //! * Tests: [`#[test]`](macro@test).
 //! * A coroutine without a runtime, resumed by hand: [`Coroutine`].
 
@@ -60,6 +61,7 @@ extern crate open_coroutine_hook as _;
 
 pub use capabilities::{Capabilities, Mode, capabilities};
 pub use doctor::{Check, Outcome, Report, doctor};
+pub use open_coroutine_core::allocator::OnThread;
 pub use open_coroutine_core::block_on::block_on;
 pub use open_coroutine_core::coroutine::{Coroutine, Listener, State, StateKind, Suspender};
 pub use open_coroutine_core::join::{CancelOnDrop, JoinError, JoinHandle, Payload, TaskHandle};

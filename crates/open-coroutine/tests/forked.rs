@@ -2,6 +2,7 @@
 //! way round.
 
 mod child;
+mod forks;
 mod runtimes;
 
 use std::ffi::c_int;
@@ -11,27 +12,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use forks::in_child;
 use open_coroutine::{Config, init, shutdown, spawn};
 use runtimes::on_every_runtime;
-
-/// Runs `body` in a forked process, which must come to its end.
-fn in_child(body: impl FnOnce()) {
-    // SAFETY: glibc's allocator and std's locks that the child uses survive the
-    // fork; the child ends in this function.
-    unsafe {
-        let pid = libc::fork();
-        assert!(pid >= 0);
-        if pid == 0 {
-            // Also if it waits for ever.
-            libc::alarm(20);
-            body();
-            libc::_exit(7);
-        }
-        let mut status: c_int = 0;
-        assert_eq!(pid, libc::waitpid(pid, &raw mut status, 0));
-        assert_eq!(7 << 8, status, "exit code and signal");
-    }
-}
 
 fn start_and_talk() {
     init(Config::default().event_loop_size(2)).unwrap();

@@ -79,6 +79,7 @@ impl Epoll {
         // SAFETY: takes an integer.
         let fd = unsafe { sys::syscall(libc::SYS_epoll_create1, [flags, 0, 0, 0, 0, 0]) };
         let driver = Self {
+            // Nothing fails from here on without dropping it, which closes this.
             fd: sys::check(fd)? as RawFd,
             watches: HashMap::default(),
             generation: 0,

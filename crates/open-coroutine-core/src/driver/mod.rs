@@ -49,6 +49,9 @@ pub use request::Request;
 pub use waiters::{FdWaiters, abandon, anyone_waits, anyone_waits_on, begin_close};
 pub use waker::Waker;
 
+/// What to do about `EMFILE` and `ENFILE`.
+const OUT_OF_DESCRIPTORS: &str = "out of file descriptors, see RLIMIT_NOFILE and fs.file-max";
+
 /// Minus this is the result of a request that must be submitted again, to another
 /// driver. No operation has it of its own.
 pub const MOVED: c_int = libc::ERESTART;
@@ -105,9 +108,15 @@ impl Driver {
     ///
     /// Those of [`Kind::probe`]; out of file descriptors or memory.
     pub fn new(kind: Kind) -> io::Result<Self> {
-        Ok(match kind {
-            Kind::IoUring => Self::IoUring(Box::new(Uring::new()?)),
-            Kind::Epoll => Self::Epoll(Epoll::new()?),
+        let driver = match kind {
+            Kind::IoUring => Uring::new().map(|driver| Self::IoUring(Box::new(driver))),
+            Kind::Epoll => Epoll::new().map(Self::Epoll),
+        };
+        driver.map_err(|error| match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => {
+                io::Error::new(error.kind(), format!("{OUT_OF_DESCRIPTORS} ({error})"))
+            }
+            _ => error,
         })
     }
 

@@ -39,6 +39,7 @@ pub use messages::{
 pub use open::open;
 pub use perform::{Awaits, call, offload, perform};
 pub use signals::wait_for_signal;
+pub(crate) use socket::abandon;
 pub use socket::{accept, lingers, note_linger, note_socket_timeout, receive, send};
 pub use stream::{read, read_vectored, write, write_vectored};
 pub use wait::{FdSets, epoll_wait, futex_wait, poll, select};

@@ -3,12 +3,15 @@
 use std::mem;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::descriptor::is_nonblocking;
 use crate::driver::Op;
+use crate::pool::Pool;
 use crate::sched::{self, Cancel, Carried, Waiter};
+use crate::util::child;
 
 pub(super) const EAGAIN: isize = -(libc::EAGAIN as isize);
 const EINTR: isize = -(libc::EINTR as isize);
@@ -174,56 +177,78 @@ fn poll(fd: RawFd, events: u32, deadline: Option<Instant>, cancel: Cancel) -> is
 
 /// Runs `job` on a thread of a pool and waits for it; a panic goes on in the
 /// caller. For calls that no driver can do. The thread has the caller's signal
-/// mask meanwhile, and what is pending under one of its own. On a plain thread, or if the pool has no thread and can start none, `job` runs right
-/// here.
+/// mask meanwhile, and what is pending under one of its own.
+///
+/// If no thread can be started, a job that ends by itself runs right here, as on
+/// a plain thread. One that ends when others act waits until there is a thread:
+/// here it would keep the worker from those others.
 ///
 /// # Panics
 ///
 /// If `job` does.
 pub fn offload<R: Send>(awaits: Awaits, job: impl FnOnce() -> R + Send) -> R {
-    let (Some(shared), Some(waiter)) = (sched::current_shared(), sched::prepare_wait()) else {
+    let Some(shared) = sched::current_shared() else {
         return job();
     };
     let mut state = Offloaded {
         job: Some(job),
-        signals: sched::carry_signals(),
+        signals: None,
         result: None,
     };
-    let pointer = SendMut(&raw mut state);
-    let run: Box<dyn FnOnce() + Send + '_> = Box::new(move || run_offloaded(pointer, waiter));
-    // SAFETY: the closure ends its use of `state`, and of what `job` borrows,
-    // with the wake that this frame waits for below; or it is dropped unused.
-    let run =
-        unsafe { mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send>>(run) };
+    let mut pause = FIRST_PAUSE;
     let pool = match awaits {
         Awaits::System => shared.pool(),
         Awaits::Others => shared.waits(),
     };
-    if pool.submit(run).is_err() {
-        give_back(state.signals);
-        let job = state.job.take().expect("not run");
-        return job();
+    while !state.run_in(pool) {
+        if awaits == Awaits::System {
+            return state.job.take().expect("not run")();
+        }
+        if sched::prepare_wait().is_some() {
+            sched::wait(Instant::now().checked_add(pause));
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    sched::wait(None);
-    // SAFETY: the pool is done with it; read through the pointer it wrote to.
-    let (result, signals) = unsafe { ((*pointer.0).result.take(), (*pointer.0).signals.take()) };
-    give_back(signals);
-    match result.expect("stored before the wake") {
+    match state.result.expect("stored before the wake") {
         Ok(result) => result,
         Err(panic) => resume_unwind(panic),
     }
 }
 
-fn give_back(signals: Option<Carried>) {
-    if let Some(signals) = signals {
-        signals.give_back();
-    }
-}
+/// How long a job that found no thread waits before it tries again, at first and
+/// at most: nobody tells when one can be started.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 struct Offloaded<J, R> {
     job: Option<J>,
     signals: Option<Carried>,
     result: Option<thread::Result<R>>,
+}
+
+impl<R: Send, J: FnOnce() -> R + Send> Offloaded<J, R> {
+    /// Runs the job on a thread of `pool` and waits for it. False if there is no
+    /// thread: the job has not run.
+    fn run_in(&mut self, pool: &Pool) -> bool {
+        let waiter = sched::prepare_wait().expect("called on a coroutine");
+        self.signals = sched::carry_signals();
+        let pointer = SendMut(ptr::from_mut(self));
+        let run: Box<dyn FnOnce() + Send + '_> = Box::new(move || run_offloaded(pointer, waiter));
+        // SAFETY: the closure ends its use of `self`, and of what `job` borrows,
+        // with the wake that this frame waits for below; or it is dropped unused.
+        let run = unsafe {
+            mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send>>(run)
+        };
+        let is_submitted = pool.submit(run).is_ok();
+        if is_submitted {
+            sched::wait(None);
+        }
+        // SAFETY: the pool is done with it; through the pointer it wrote to.
+        if let Some(signals) = unsafe { (*pointer.0).signals.take() } {
+            signals.give_back();
+        }
+        is_submitted
+    }
 }
 
 struct SendMut<T>(*mut T);
@@ -240,6 +265,7 @@ impl<T> Clone for SendMut<T> {
 impl<T> Copy for SendMut<T> {}
 
 fn run_offloaded<R, J: FnOnce() -> R>(state: SendMut<Offloaded<J, R>>, waiter: Waiter) {
+    let generation = child::generation();
     // SAFETY: `offload` waits, and touches the state only after the wake.
     unsafe {
         let job = (*state.0).job.take().expect("run once");
@@ -248,6 +274,10 @@ fn run_offloaded<R, J: FnOnce() -> R>(state: SendMut<Offloaded<J, R>>, waiter: W
             None => run(),
             Some(signals) => signals.run(run),
         };
+        if generation != child::generation() {
+            // The job has forked: who waits does so in the parent.
+            return;
+        }
         (*state.0).result = Some(result);
         waiter.wake();
     }

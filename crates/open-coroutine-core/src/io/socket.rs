@@ -301,6 +301,21 @@ pub unsafe fn accept(
     }
 }
 
+/// Listeners are the process's, and so are the races for them.
+static TURNS: [Lock<()>; 64] = [const { Lock::new(()) }; 64];
+
+/// Frees what other threads hold, in the child of a fork.
+///
+/// # Safety
+///
+/// No other thread exists, and the caller's is not inside this module.
+pub(crate) unsafe fn abandon() {
+    for turn in &TURNS {
+        // SAFETY: the caller's promise.
+        unsafe { turn.abandon_held(()) };
+    }
+}
+
 /// Accepts a connection if there is one. There is no flag with which accept
 /// would not wait, so nobody else of this process may come between the look and
 /// the call. (Another process may, if it shares the listener; then this thread
@@ -310,10 +325,7 @@ pub unsafe fn accept(
 ///
 /// The contract of `op`'s system call, an accept on `fd`.
 unsafe fn attempt_accept(op: Op, fd: RawFd) -> isize {
-    const LOCKS: usize = 64;
-    /// Listeners are the process's, and so are the races for them.
-    static TURNS: [Lock<()>; LOCKS] = [const { Lock::new(()) }; LOCKS];
-    let _turn = TURNS[fd as usize % LOCKS].lock();
+    let _turn = TURNS[fd as usize % TURNS.len()].lock();
     // SAFETY: the caller's promise.
     unsafe { op.attempt() }.expect("an accept can be tried")
 }

@@ -3,6 +3,7 @@
 use std::env;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use super::capabilities::{Capabilities, Mode};
 use super::{InitError, overflow, probe_driver, wake_joiners};
 use crate::driver;
-use crate::sched::{Hooks, Settings};
+use crate::sched::{self, Hooks, Settings};
 use crate::stack::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE};
 use crate::sys;
 use crate::tls::{self, Refusal};
@@ -193,18 +194,15 @@ impl Config {
         let workers = self
             .event_loop_size
             .unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
-        let (driver, no_uring) = self.choose_driver()?;
         let (isolation, mode) = match tls::isolation() {
             Ok(isolation) => (Some(isolation), Mode::Full),
-            // In the other mode nothing would be as the program expects it, and
-            // there are no threads for the workers either. pthread_create(3) knows
-            // one error only.
-            Err(Refusal::NoThread) => {
-                let error = std::io::Error::from_raw_os_error(libc::EAGAIN);
-                return Err(InitError::Worker(error));
+            // There would be none for the workers either.
+            Err(exhausted @ Refusal::Exhausted(_)) => {
+                return Err(InitError::Worker(io::Error::other(exhausted)));
             }
-            Err(refusal) => (None, Mode::Restricted(refusal.clone())),
+            Err(refusal) => (None, Mode::Restricted(refusal)),
         };
+        let (driver, no_uring) = self.choose_driver()?;
         let may_divert = isolation.is_some() || self.shared_tls_hook;
         let hooks = if may_divert { self.hooks } else { Hooks::NONE };
         let preemptive = match self.preemptive {
@@ -224,6 +222,7 @@ impl Config {
                 driver,
                 isolation,
                 hooks,
+                migrates: sched::migration_is_forced(),
                 preemptive,
                 time_slice: self.time_slice,
                 take_over: self.take_over && isolation.is_some() && sys::prepare_memory_barriers(),
@@ -264,7 +263,7 @@ impl Config {
         self.driver.is_some() || env::var_os(DRIVER).is_some()
     }
 
-    fn choose_driver(&self) -> Result<(driver::Kind, Option<std::io::Error>), InitError> {
+    fn choose_driver(&self) -> Result<(driver::Kind, Option<io::Error>), InitError> {
         let forced = match env::var(DRIVER) {
             Ok(name) => Some(parse_driver(name).map_err(InitError::InvalidConfig)?),
             Err(_) => self.driver,

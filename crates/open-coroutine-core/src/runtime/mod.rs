@@ -3,6 +3,7 @@
 //! * `config`: what users can set, and which values make no sense.
 //! * `capabilities`: mode and driver, and why.
 //! * `credentials`: setuid on a plain thread, while coroutines run.
+//! * `fork`: what becomes of all that in a child process.
 //! * `overflow`: the report of a stack overflow.
 //! * `scope`: children that borrow.
 //! * `spawn`: from a closure to a queued task.
@@ -13,12 +14,14 @@
 mod capabilities;
 mod config;
 mod credentials;
+mod fork;
 mod overflow;
 mod scope;
 mod spawn;
 
 pub use capabilities::{Capabilities, Mode, capabilities};
 pub use config::{Config, Driver, InvalidConfig};
+pub use fork::abandon;
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use spawn::{Builder, current, spawn};
 
@@ -35,8 +38,9 @@ use std::time::{Duration, Instant};
 
 use self::config::Chosen;
 use crate::driver::{self, Kind};
-use crate::sched::{self, Shared};
-use crate::sync::{self, futex};
+use crate::sched::{self, Census, Shared};
+use crate::sync::futex;
+use crate::sys;
 use crate::task::Waiters;
 use crate::util::handler;
 use crate::util::lock::Lock;
@@ -75,7 +79,8 @@ pub enum InitError {
     InvalidConfig(InvalidConfig),
     /// The driver that was asked for is not available.
     Driver(io::Error),
-    /// A worker thread could not be started.
+    /// A worker could not be started: there is no thread, no memory, or no file
+    /// descriptor for it.
     Worker(io::Error),
 }
 
@@ -86,7 +91,7 @@ impl fmt::Display for InitError {
             Self::ShuttingDown => "the runtime is shutting down",
             Self::InvalidConfig(_) => "the configuration is invalid",
             Self::Driver(_) => "the driver that was asked for is not available",
-            Self::Worker(_) => "cannot start a worker thread",
+            Self::Worker(_) => "cannot start a worker",
         })
     }
 }
@@ -199,7 +204,7 @@ fn start_as(chosen: Chosen) -> Result<Runtime, InitError> {
         match worker {
             Ok(worker) => workers.push(worker),
             Err(error) => {
-                outcome = Err(InitError::Worker(error));
+                outcome = Err(InitError::Worker(sys::explain_no_thread(&error)));
                 break;
             }
         }
@@ -209,7 +214,7 @@ fn start_as(chosen: Chosen) -> Result<Runtime, InitError> {
     outcome = outcome.and(
         drivers
             .collect::<io::Result<()>>()
-            .map_err(InitError::Driver),
+            .map_err(InitError::Worker),
     );
     if let Err(error) = outcome {
         shared.stop();
@@ -224,7 +229,7 @@ fn start_as(chosen: Chosen) -> Result<Runtime, InitError> {
         Err(error) => {
             shared.stop();
             join_all(workers);
-            return Err(InitError::Worker(error));
+            return Err(InitError::Worker(sys::explain_no_thread(&error)));
         }
     };
     *SCHEDULER.lock() = Some(shared.clone());
@@ -328,12 +333,12 @@ pub fn workers() -> usize {
     }
 }
 
-/// How often another thread has taken over a worker of the running runtime, because
-/// a coroutine had blocked its thread; 0 if none is running.
-pub fn takeovers() -> u64 {
+/// What the running runtime holds; nothing if none is running.
+#[doc(hidden)]
+pub fn census() -> Census {
     match &*RUNTIME.lock() {
-        State::Running(runtime) => runtime.shared.takeovers(),
-        State::Stopped | State::Stopping => 0,
+        State::Running(runtime) => runtime.shared.census(),
+        State::Stopped | State::Stopping => Census::default(),
     }
 }
 
@@ -357,22 +362,6 @@ pub fn notify_close_range(first: RawFd, last: RawFd) {
 /// notices need: whoever waits goes on to wait, as threads do.
 fn may_lock() -> bool {
     !handler::is_inside()
-}
-
-/// To be called first of all in the child of a fork, whose only thread goes on
-/// as the caller: its calls block, and it leaves alone what is its parent's.
-/// Async-signal-safe.
-///
-/// # Safety
-///
-/// No other thread exists in this process.
-pub unsafe fn abandon() {
-    sched::stop_diverting();
-    // SAFETY: the caller's promise; he is not inside of these modules.
-    unsafe {
-        sync::abandon();
-        driver::abandon();
-    }
 }
 
 /// Calls `body` with the caller's scheduler, or the one that runs.

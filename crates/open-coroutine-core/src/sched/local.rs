@@ -4,6 +4,9 @@
 //! storage, whose `coroutine` never changes while it runs a task; so the
 //! compiler may keep the address across suspensions. In restricted mode the
 //! worker sets and clears the thread's copy around each resume.
+//!
+//! In the child of a fork, the coroutine that forked is none any more, but it is
+//! still on its stack and on its storage.
 
 use std::cell::Cell;
 use std::ptr;
@@ -15,6 +18,8 @@ struct Local {
     coroutine: Cell<*const Scheduled>,
     /// Only set on the thread's own stack and storage, see [`carrier`].
     carrier: Cell<*const Carrier>,
+    /// The coroutine that the caller was in the parent of this process.
+    left: Cell<*const Scheduled>,
 }
 
 thread_local! {
@@ -22,6 +27,7 @@ thread_local! {
         Local {
             coroutine: Cell::new(ptr::null()),
             carrier: Cell::new(ptr::null()),
+            left: Cell::new(ptr::null()),
         }
     };
 }
@@ -57,4 +63,17 @@ pub(super) fn carrier() -> *const Carrier {
             unsafe { (*coroutine).carrier() }
         }
     })
+}
+
+/// From here on the caller is no coroutine, and the thread no carrier of one.
+pub(super) fn leave() {
+    LOCAL.with(|local| {
+        local.left.set(local.coroutine.replace(ptr::null()));
+        local.carrier.set(ptr::null());
+    });
+}
+
+/// The coroutine that the caller was before it called [`leave`], or null.
+pub(super) fn left() -> *const Scheduled {
+    LOCAL.with(|local| local.left.get())
 }

@@ -18,6 +18,7 @@
 //! * `hooks`: the families of functions that suspend a coroutine.
 //! * `ordered`: the queue of what has a priority.
 //! * `sleep`: which worker sleeps and who wakes it; `README.md` has the steps.
+//! * `migrate`: moves every coroutine all the time, for tests; `census`: counts them.
 //! * `suspend`: what the layers above call on a coroutine.
 //!
 //! # Invariants
@@ -32,6 +33,7 @@
 mod cache;
 mod cancel;
 mod carrier;
+mod census;
 mod handled;
 mod holding;
 mod hooks;
@@ -39,6 +41,7 @@ mod idle;
 mod limit;
 mod local;
 mod locals;
+mod migrate;
 mod monitor;
 mod ordered;
 mod preempt;
@@ -56,8 +59,10 @@ mod worker;
 pub use cancel::{
     Cancel, PointWait, cancellation_point, is_cancelled, is_peer, must_unwind, without_cancellation,
 };
+pub use census::Census;
 pub use hooks::Hooks;
 pub use locals::local;
+pub(crate) use migrate::migration_is_forced;
 pub(crate) use monitor::monitor;
 pub(crate) use preempt::install as install_preemption;
 pub use preempt::{action_before_preemption, chain, preempts_by};

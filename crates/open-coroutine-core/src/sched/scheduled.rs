@@ -12,6 +12,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::io;
 use std::ops::Range;
+use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -397,6 +398,10 @@ impl Scheduled {
                 unsafe { tls::end(isolation) };
             } else {
                 self.locals.clear();
+            }
+            if !local::left().is_null() {
+                // The child of a fork ends with its only thread.
+                process::exit(0);
             }
             preempt::end_task();
             if self.isolation.is_some() {

@@ -55,6 +55,8 @@ pub struct Settings {
     pub isolation: Option<&'static Isolation>,
     /// The hooked functions that suspend the coroutine that calls them.
     pub hooks: Hooks,
+    /// For tests: isolated coroutines change their worker at each switch.
+    pub migrates: bool,
     /// Whether coroutines that run for long are preempted.
     pub preemptive: bool,
     /// How long a coroutine may run while another one could.
@@ -189,7 +191,7 @@ pub struct Shared {
     pub(super) monitor: Monitor,
     pub(super) process_signals: ProcessSignals,
     /// Tasks spawned and not yet ended.
-    tasks: AtomicUsize,
+    pub(super) tasks: AtomicUsize,
     /// Changes when `tasks` becomes 0 while somebody waits for that.
     drained: AtomicU32,
     pub(super) limit: Limit,
@@ -203,6 +205,8 @@ pub struct Shared {
     /// Workers that have not stopped.
     running: AtomicU32,
     pub(super) takeovers: AtomicU64,
+    /// How often a coroutine was suspended against its will.
+    pub(super) preemptions: AtomicU64,
 }
 
 // SAFETY: the pointers in `all` and `Seat` are handed over as `Scheduled` says.
@@ -240,10 +244,11 @@ impl Shared {
             closing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             pool: Pool::default(),
-            waits: Pool::new(usize::MAX, Pool::KEEP_ALIVE),
-            spares: Pool::new(usize::MAX, Pool::KEEP_ALIVE),
+            waits: Pool::new(Pool::UNLIMITED, Pool::KEEP_ALIVE),
+            spares: Pool::new(Pool::UNLIMITED, Pool::KEEP_ALIVE),
             running: AtomicU32::new(queues.len() as u32),
             takeovers: AtomicU64::new(0),
+            preemptions: AtomicU64::new(0),
             settings,
         }
     }
@@ -262,11 +267,6 @@ impl Shared {
     /// thread himself to do so. Hence their number has no limit.
     pub fn waits(&self) -> &Pool {
         &self.waits
-    }
-
-    /// How often a worker was taken over from its thread.
-    pub fn takeovers(&self) -> u64 {
-        self.takeovers.load(Relaxed)
     }
 
     /// The threads that take workers over.
@@ -363,6 +363,9 @@ impl Shared {
     pub(super) unsafe fn make_runnable(coroutine: NonNull<Scheduled>) {
         // SAFETY: it cannot end before it is in a queue.
         let target = unsafe { coroutine.as_ref() };
+        if target.is_isolated() && target.shared().settings.migrates {
+            return target.shared().clone().migrate(coroutine);
+        }
         let shared = Arc::as_ptr(target.shared());
         with_worker(|worker| {
             match worker.filter(|worker| ptr::eq(Arc::as_ptr(worker.shared()), shared)) {

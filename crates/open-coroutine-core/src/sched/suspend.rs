@@ -70,13 +70,19 @@ pub fn may_divert(family: Hooks) -> bool {
 }
 
 /// Whether `coroutine` passes through only because of a signal handler that it
-/// has left by a jump.
+/// has left by a jump. If not, its call may block, which the monitor should know.
 #[cold]
 #[inline(never)]
 fn diverts_again(coroutine: &Scheduled, family: Hooks) -> bool {
-    coroutine.before_handler().get().is_some() && {
+    if coroutine.before_handler().get().is_some() {
         notice_left_handler(coroutine);
-        coroutine.diverts(family)
+    }
+    coroutine.diverts(family) || {
+        let _section = preempt::section();
+        // SAFETY: in a section it stays on its thread, whose carrier lives as long as
+        // that runs coroutines.
+        unsafe { &*coroutine.carrier() }.note_call();
+        false
     }
 }
 
@@ -121,17 +127,17 @@ pub fn with_current_task<R>(body: impl FnOnce(&dyn Run) -> R) -> Option<R> {
 }
 
 /// Calls `body` with the name of the task that the caller belongs to, if it
-/// belongs to one. Async-signal-safe if `body` is.
+/// belongs to one, or did so before a fork. Async-signal-safe if `body` is.
 pub fn with_current_name(body: impl FnOnce(&str)) {
-    if let Some(coroutine) = current() {
+    if let Some(coroutine) = current_or_left() {
         coroutine.with_task_name(body);
     }
 }
 
 /// The usable bytes of the stack that the calling coroutine began on; `None` on
-/// a plain thread.
+/// a plain thread. In the child of a fork it is still that stack.
 pub fn current_stack() -> Option<Range<usize>> {
-    current().map(|coroutine| coroutine.stack().clone())
+    current_or_left().map(|coroutine| coroutine.stack().clone())
 }
 
 /// The means by which the calling coroutine has storage of its own; on a plain
@@ -166,16 +172,41 @@ pub fn without_diversion<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// From here on every hooked function passes through: for the child of a fork,
-/// whose only thread is the caller's.
+/// From here on every hooked function passes through: for a process that is taken
+/// down.
 pub fn stop_diverting() {
     if let Some(coroutine) = current() {
         coroutine.pass_through().set(STOPPED);
     }
 }
 
+/// For the child of a fork, whose only thread is the caller's: from here on he is
+/// a plain thread, though on a coroutine's stack and storage, which
+/// [`was_coroutine`] tells. Async-signal-safe.
+pub fn leave() {
+    if let Some(coroutine) = current() {
+        coroutine.pass_through().set(STOPPED);
+        // For good: a plain thread is always in a section.
+        preempt::enter();
+        local::leave();
+    }
+}
+
+/// Whether the caller has the stack and the storage of a coroutine: because it is
+/// one, or was one before a fork.
+#[inline]
+pub fn was_coroutine() -> bool {
+    current_or_left().is_some()
+}
+
+#[inline]
+fn current_or_left() -> Option<&'static Scheduled> {
+    // SAFETY: as in `current`; what a child has left is never freed there.
+    current().or_else(|| unsafe { local::left().as_ref() })
+}
+
 impl Scheduled {
-    /// Whether it has called [`stop_diverting`].
+    /// Whether it has called [`stop_diverting`] or [`leave`].
     pub(super) fn has_stopped(&self) -> bool {
         self.pass_through().get() >= STOPPED
     }
@@ -290,15 +321,45 @@ pub unsafe fn perform(op: Op, deadline: Option<Instant>, cancel: Cancel) -> c_in
 ///
 /// `body` must neither suspend nor unwind.
 pub unsafe fn on_thread_storage<R>(body: impl FnOnce() -> R) -> R {
-    let Some(coroutine) = current() else {
+    let Some(coroutine) = current_or_left() else {
         return body();
     };
     let _section = preempt::section();
-    // SAFETY: called on the coroutine, which stays on its thread in a section.
+    // SAFETY: called on the coroutine, which stays on its thread in a
+    // section; the one that a child has left is in memory that nobody frees.
     let (block, thread) = unsafe { (coroutine.block(), (*coroutine.carrier()).tls()) };
     let (Some(block), Some(thread)) = (block, thread) else {
         return body();
     };
     // SAFETY: the caller's promise; the coroutine runs on this worker.
     unsafe { tls::on_thread(thread, block, body) }
+}
+
+/// Runs `body` as the OS thread below the caller would: on its thread-local
+/// storage, with hooked functions passing through, and without preemption. It may
+/// be called at any time, also before `main`, in a thread's last destructors and
+/// in the child of a fork. A plain thread pays one load and one branch.
+///
+/// # Safety
+///
+/// As for [`on_thread_storage`].
+#[inline(always)]
+pub unsafe fn as_thread<R>(body: impl FnOnce() -> R) -> R {
+    if on_coroutine() {
+        // SAFETY: the caller's promise.
+        unsafe { as_thread_below(body) }
+    } else {
+        body()
+    }
+}
+
+/// # Safety
+///
+/// As for [`as_thread`].
+#[inline(never)]
+unsafe fn as_thread_below<R>(body: impl FnOnce() -> R) -> R {
+    // First, because who passes through is not preempted: so it stays on the
+    // thread whose storage is looked up.
+    // SAFETY: the caller's promise.
+    without_diversion(|| unsafe { on_thread_storage(body) })
 }

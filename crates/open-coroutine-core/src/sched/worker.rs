@@ -353,6 +353,7 @@ impl Worker {
                 self.share();
             }
             Suspend::Preempted => {
+                self.shared.preemptions.fetch_add(1, Relaxed);
                 // First of all, so that those who are due come before it.
                 self.drive();
                 self.requeue(coroutine);
@@ -371,7 +372,9 @@ impl Worker {
         // SAFETY: alive, since it is in no queue yet.
         let target = unsafe { coroutine.as_ref() };
         let priority = target.priority();
-        if !target.is_isolated() {
+        if self.shared.settings().migrates && target.is_isolated() {
+            self.shared.migrate(coroutine);
+        } else if !target.is_isolated() {
             self.pinned.borrow_mut().push_back(coroutine);
         } else if priority == 0 {
             self.queue.push(Runnable::Coroutine(coroutine));

@@ -19,14 +19,10 @@ const MADV_GUARD_INSTALL: usize = 102;
 /// Not in libc's list for all targets.
 const AT_MINSIGSTKSZ: libc::c_ulong = 51;
 
-/// Address space that stacks leave to everything else. A program can deal with
-/// a stack that it does not get; hardly any can with a failed `malloc`.
-const SPARE: usize = 64 << 20;
-
 /// Maps `len` bytes of zeroes that cost nothing until they are touched. Fails
-/// also if little more could be mapped after that.
-pub(super) fn map(len: usize) -> io::Result<usize> {
-    let total = len.checked_add(SPARE).ok_or(io::ErrorKind::OutOfMemory)?;
+/// also if less than `spare` bytes could be mapped after that.
+pub(super) fn map(len: usize, spare: usize) -> io::Result<usize> {
+    let total = len.checked_add(spare).ok_or(io::ErrorKind::OutOfMemory)?;
     // NORESERVE: stacks are mostly untouched, do not account for all of it.
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -40,17 +36,51 @@ pub(super) fn map(len: usize) -> io::Result<usize> {
     ];
     // SAFETY: a new mapping at an address of the kernel's choice.
     let start = check(unsafe { syscall(libc::SYS_mmap, args) })?;
-    // SAFETY: the end of the new mapping, which nobody uses.
-    if let Err(error) = unsafe { unmap(start + len, SPARE) } {
-        // SAFETY: the new mapping. Should that fail too, addresses are lost.
-        let _ = unsafe { unmap(start, total) };
-        return Err(error);
+    if spare > 0 {
+        // SAFETY: the end of the new mapping, which nobody uses.
+        let result = unsafe { unmap(start + len, spare) };
+        if result.is_err() {
+            // It is in the middle of what the kernel has joined; all of it is not.
+            // SAFETY: as above.
+            let _ = unsafe { unmap(start, total) };
+        }
+        result?;
     }
     // A huge page would make a stack that uses 4 KiB cost 2 MiB. Kernels
     // without huge pages refuse, which is as good.
     // SAFETY: only how the new mapping is backed changes.
     let _ = unsafe { madvise(start, len, libc::MADV_NOHUGEPAGE as usize) };
     Ok(start)
+}
+
+/// Pages of which every second one differs from its neighbours, so that they take
+/// up `2 * pairs` memory mappings of the process.
+#[derive(Debug)]
+pub(super) struct Mappings {
+    start: usize,
+    len: usize,
+}
+
+impl Mappings {
+    /// Fails also if less than `spare` bytes could be mapped besides.
+    pub(super) fn take(pairs: usize, spare: usize) -> io::Result<Self> {
+        let page = crate::sys::page_size();
+        let len = 2 * pairs * page;
+        let start = map(len, spare)?;
+        let mappings = Self { start, len };
+        for pair in 0..pairs {
+            // SAFETY: whole pages of the new mapping, which nobody uses.
+            unsafe { guard_by_protection(start + (2 * pair + 1) * page, page) }?;
+        }
+        Ok(mappings)
+    }
+}
+
+impl Drop for Mappings {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `take`, and nobody uses them.
+        let _ = unsafe { unmap(self.start, self.len) };
+    }
 }
 
 /// Undoes [`map`]. Fails when that would split a mapping (the kernel joins

@@ -74,6 +74,13 @@ const COLOUR_STEP: usize = 128;
 /// Number of colours. More would make small coroutines touch a second page.
 const COLOURS: usize = 16;
 
+/// Address space that stacks leave to everything else. A program can deal with
+/// a stack that it does not get; hardly any can with a failed `malloc`.
+const SPARE: usize = 64 << 20;
+
+/// Heap that goes with a stack: a coroutine's thread-local storage, its task.
+const SPARE_PER_STACK: usize = 16 << 10;
+
 /// The pool of this process.
 ///
 /// It is a static because stacks belong to no runtime: `maybe_grow` runs on
@@ -156,6 +163,19 @@ impl From<StackError> for io::Error {
 /// The lowest address that the calling thread's own stack may use.
 pub fn thread_stack_limit() -> usize {
     memory::thread_stack_limit()
+}
+
+/// Whether there are memory and mappings for one thread more, and for what does
+/// not fail gracefully after it: hardly any program can deal with a failed `malloc`.
+///
+/// # Errors
+///
+/// What the kernel says when there is not.
+pub fn check_spare() -> io::Result<()> {
+    /// A thread has a stack, and another one for signal handlers, each in two
+    /// mappings, of which the last one may have to be split.
+    const PAIRS: usize = 4;
+    memory::Mappings::take(PAIRS, SPARE).map(drop)
 }
 
 /// The sizes that follow from a request.

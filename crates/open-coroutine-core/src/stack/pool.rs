@@ -11,6 +11,8 @@
 //! * `cold`: guarded, its pages given back.
 //! * `fresh`: never used and not guarded yet.
 //!
+//! `scarce` is about what happens when there is no room for more.
+//!
 //! # Invariants
 //!
 //! 1. A slot has one owner: a `Stack`, one list of its class, or the function
@@ -22,11 +24,14 @@
 //!    is removed, others never.
 //! 5. No system call is made while the lock is held.
 
+mod scarce;
+
 use std::collections::{TryReserveError, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Layout, Stack, StackError, memory};
+use super::memory::Mappings;
+use super::{Layout, SPARE, SPARE_PER_STACK, Stack, StackError, memory};
 use crate::sys;
 use crate::util::lock::Lock;
 
@@ -73,6 +78,8 @@ enum Guards {
 #[derive(Debug)]
 struct State {
     guards: Guards,
+    /// Only where each guard page is a mapping.
+    reserve: Option<Mappings>,
     classes: Vec<Class>,
 }
 
@@ -93,6 +100,8 @@ struct Idle {
     since: Duration,
 }
 
+/// A slot that was in a list, and whether it is guarded.
+#[derive(Clone, Copy)]
 enum Taken {
     Guarded(usize),
     Fresh(usize),
@@ -112,10 +121,7 @@ impl StackPool {
 
     const fn with(guards: Guards) -> Self {
         Self {
-            state: Lock::new(State {
-                guards,
-                classes: Vec::new(),
-            }),
+            state: Lock::new(State::new(guards)),
         }
     }
 
@@ -188,6 +194,17 @@ impl StackPool {
         self.state.lock().guards == Guards::Protection
     }
 
+    /// Goes on in the child of a fork: if another thread was about to change what
+    /// there is, all of it is forgotten but for the stacks in use.
+    ///
+    /// # Safety
+    ///
+    /// No other thread exists, and the caller's is not inside this module.
+    pub unsafe fn abandon(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.state.abandon_held(State::new(Guards::Untested)) };
+    }
+
     /// Takes the slot of a stack, warm, from its last owner.
     #[inline]
     pub(super) fn give_back(&self, slot: usize, layout: Layout) {
@@ -234,11 +251,12 @@ impl StackPool {
         };
         let mut count = self.state.lock().next_slab(layout);
         let start = loop {
-            match memory::map(count * layout.stride) {
+            match memory::map(count * layout.stride, SPARE + count * SPARE_PER_STACK) {
                 Ok(start) => break start,
-                Err(source) if count == 1 => return Err(out_of_memory(source)),
                 // A smaller slab may fit where the limit is near.
-                Err(_) => count /= 2,
+                Err(_) if count > 1 => count /= 2,
+                Err(_) if self.reclaim(layout) => {}
+                Err(source) => return Err(out_of_memory(source)),
             }
         };
         let added = self.state.lock().add_slab(start, count, layout);
@@ -253,14 +271,15 @@ impl StackPool {
 
     /// Guards a fresh slot, or puts it back where it came from.
     fn guard_or_return(&self, slot: usize, layout: Layout) -> Result<usize, StackError> {
-        let result = self.guard(slot, layout.size);
+        let result = self.guard(slot, layout);
         if result.is_err() && !self.unmap_if_huge(slot, layout) {
             self.state.lock().class(layout).fresh.push(slot);
         }
         result.map(|()| slot)
     }
 
-    fn guard(&self, slot: usize, size: usize) -> Result<(), StackError> {
+    fn guard(&self, slot: usize, layout: Layout) -> Result<(), StackError> {
+        let size = layout.size;
         let page = sys::page_size();
         let guards = self.state.lock().guards;
         if guards != Guards::Protection {
@@ -279,9 +298,19 @@ impl StackPool {
                 Ok(()) | Err(_) => self.state.lock().guards = Guards::Protection,
             }
         }
-        // SAFETY: as above.
-        unsafe { memory::guard_by_protection(slot, page) }
-            .map_err(|source| StackError::OutOfMappings { size, source })
+        loop {
+            let protected = self.keep_reserve().and_then(|()| {
+                // SAFETY: as above.
+                unsafe { memory::guard_by_protection(slot, page) }
+            });
+            let Err(source) = protected else {
+                return Ok(());
+            };
+            self.leave_reserve();
+            if !self.reclaim(layout) {
+                return Err(StackError::OutOfMappings { size, source });
+            }
+        }
     }
 }
 
@@ -292,6 +321,14 @@ impl Default for StackPool {
 }
 
 impl State {
+    const fn new(guards: Guards) -> Self {
+        Self {
+            guards,
+            reserve: None,
+            classes: Vec::new(),
+        }
+    }
+
     fn find(&self, layout: Layout) -> Result<usize, usize> {
         self.classes
             .binary_search_by_key(&layout.size, |class| class.layout.size)
@@ -299,9 +336,14 @@ impl State {
 
     /// The class of a slot that is not in a list.
     fn class(&mut self, layout: Layout) -> &mut Class {
-        let index = self
-            .find(layout)
-            .expect("a class stays while it has slots (invariant 4)");
+        let index = self.find(layout).unwrap_or_else(|index| {
+            // A class stays while it has slots (invariant 4), but for the stacks
+            // that `abandon` leaves in use. This is the first one to come back.
+            let mut class = Class::new(layout);
+            class.total = 1;
+            self.classes.insert(index, class);
+            index
+        });
         &mut self.classes[index]
     }
 

@@ -47,6 +47,11 @@ pub(super) static TABLE: Table = Table::new();
 /// The marks of mutexes, chosen like buckets.
 static SILENT: [SilentUnlockers; BUCKETS] = [const { SilentUnlockers::new() }; BUCKETS];
 
+/// Those of the parent, in the child of a fork.
+pub(super) fn forget_silent_unlockers() {
+    SILENT.iter().for_each(SilentUnlockers::clear);
+}
+
 fn entry(object: *const (), limit: Option<&Limit>) -> Entry {
     Entry {
         key: object as usize,

@@ -32,5 +32,6 @@ pub(crate) unsafe fn abandon() {
     unsafe {
         futex::TABLE.abandon();
         foreign::TABLE.abandon();
+        foreign::forget_silent_unlockers();
     }
 }

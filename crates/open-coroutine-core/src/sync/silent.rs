@@ -49,6 +49,11 @@ impl SilentUnlockers {
         self.0.get().fetch_sub(1, SeqCst);
     }
 
+    /// None any more: in the child of a fork.
+    pub(super) fn clear(&self) {
+        self.0.get().store(0, Relaxed);
+    }
+
     /// Step 5.
     pub(super) fn are_there(&self) -> bool {
         // Relaxed: the fence of step 4 comes before.

@@ -95,6 +95,15 @@ fn insist_after(refusal: isize, call: impl Fn() -> isize) -> isize {
     result
 }
 
+/// Says what to do about a thread that did not start.
+pub fn explain_no_thread(error: &io::Error) -> io::Error {
+    let message = format!(
+        "cannot start a thread, see RLIMIT_NPROC, kernel.threads-max, pids.max of the control \
+         group, RLIMIT_AS and the memory left ({error})"
+    );
+    io::Error::new(error.kind(), message)
+}
+
 /// The calling thread's `errno`.
 #[inline]
 pub fn errno() -> c_int {
@@ -148,10 +157,11 @@ pub fn prepare_memory_barriers() -> bool {
 }
 
 /// Every thread of this process passes a full memory barrier, at some point of its
-/// own code. [`prepare_memory_barriers`] has returned true.
-pub fn memory_barrier_everywhere() {
-    let passed = membarrier(PRIVATE_EXPEDITED);
-    debug_assert!(passed, "the process has registered");
+/// own code. [`prepare_memory_barriers`] has returned true. False if the kernel
+/// refuses all the same: it may be out of memory.
+#[must_use = "a refusal is no barrier"]
+pub fn memory_barrier_everywhere() -> bool {
+    membarrier(PRIVATE_EXPEDITED)
 }
 
 fn membarrier(command: c_int) -> bool {

@@ -61,8 +61,8 @@ pub enum Refusal {
     Probe(&'static str),
     /// The trial run of a block went wrong.
     SelfTest(&'static str),
-    /// No thread could be started to find out; next time one may.
-    NoThread,
+    /// There was no memory, or no thread, to find out: it may be there later.
+    Exhausted(&'static str),
 }
 
 impl fmt::Display for Refusal {
@@ -77,7 +77,7 @@ impl fmt::Display for Refusal {
             Self::Layout(what) => write!(f, "unexpected thread descriptor: {what}"),
             Self::Probe(what) => write!(f, "cannot locate the allocator's state: {what}"),
             Self::SelfTest(what) => write!(f, "isolation self-test: {what}"),
-            Self::NoThread => f.write_str("no thread could be started for the self-test"),
+            Self::Exhausted(what) => write!(f, "no {what} to try coroutines' own storage with"),
         }
     }
 }

@@ -14,11 +14,11 @@ use super::{Refusal, is_forced};
 /// # Errors
 ///
 /// [`Refusal::Forced`] or [`Refusal::Platform`].
-pub fn isolation() -> Result<&'static Isolation, &'static Refusal> {
+pub fn isolation() -> Result<&'static Isolation, Refusal> {
     Err(if is_forced() {
-        &Refusal::Forced
+        Refusal::Forced
     } else {
-        &Refusal::Platform
+        Refusal::Platform
     })
 }
 
@@ -26,6 +26,13 @@ pub fn isolation() -> Result<&'static Isolation, &'static Refusal> {
 pub fn decided() -> Option<&'static Isolation> {
     None
 }
+
+/// Nothing is held.
+///
+/// # Safety
+///
+/// None: nothing is looked at.
+pub unsafe fn abandon() {}
 
 /// Proof that coroutines own their TLS: there is none on this platform.
 #[derive(Debug)]
@@ -157,6 +164,10 @@ pub unsafe fn on_thread<R>(thread: &ThreadTls, _block: &Block, _f: impl FnOnce()
 pub unsafe fn is_block(_thread: usize) -> bool {
     false
 }
+
+/// Tells that the global allocator is the adapter: nobody asks on this platform.
+#[inline(always)]
+pub fn answer_allocation() {}
 
 /// Takes note of a new pthread key: not needed on this platform.
 ///

@@ -111,6 +111,29 @@ impl<T> Lock<T> {
         self.word.store(FREE, Relaxed);
     }
 
+    /// What it guards, as the thread has left it that held it.
+    ///
+    /// # Safety
+    ///
+    /// As for `abandon`.
+    pub unsafe fn peek(&self) -> &T {
+        // SAFETY: the caller's promise makes the access exclusive.
+        unsafe { &*self.value.get() }
+    }
+
+    /// [`abandon`](Self::abandon)s a lock that is held: what a free one guards is
+    /// whole.
+    ///
+    /// # Safety
+    ///
+    /// As for `abandon`.
+    pub unsafe fn abandon_held(&self, value: T) {
+        if !self.is_free() {
+            // SAFETY: the caller's promise.
+            unsafe { self.abandon(value) };
+        }
+    }
+
     #[cold]
     fn lock_contended(&self) {
         for _ in 0..SPINS {

@@ -1,5 +1,6 @@
 //! Small building blocks without any knowledge of coroutines.
 
+pub mod child;
 pub mod handler;
 pub mod lock;
 pub mod preempt;

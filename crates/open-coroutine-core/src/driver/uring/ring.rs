@@ -12,6 +12,7 @@ use io_uring::squeue::Entry;
 use io_uring::{Builder, CompletionQueue, IoUring, Probe, opcode};
 
 use super::super::refusals::Refusals;
+use crate::driver::OUT_OF_DESCRIPTORS;
 use crate::sys;
 
 /// Entries of the submission queue. A batch is rarely larger, and a full queue
@@ -267,7 +268,8 @@ pub(in crate::driver) fn probe() -> io::Result<()> {
         let (ring, _) = build()?;
         check_features(&ring)?;
         probe_opcodes(&ring).map(drop)
-    })?;
+    });
+    let probe = probe.map_err(|error| sys::explain_no_thread(&error))?;
     probe.join().expect("a probe returns its errors")
 }
 
@@ -290,7 +292,7 @@ fn explain(error: &io::Error) -> io::Error {
         Some(libc::EPERM) if is_disabled() => "sysctl kernel.io_uring_disabled forbids it",
         Some(libc::EPERM | libc::EACCES) => "a seccomp filter or security module forbids it",
         Some(libc::ENOMEM) => "no memory, or the limit of locked memory (ulimit -l) is too low",
-        Some(libc::EMFILE | libc::ENFILE) => "out of file descriptors",
+        Some(libc::EMFILE | libc::ENFILE) => OUT_OF_DESCRIPTORS,
         Some(libc::EINVAL) => "the kernel is too old",
         _ => "unexpected error",
     };

@@ -275,6 +275,24 @@ impl Registry {
         )
     }
 
+    /// # Safety
+    ///
+    /// As for [`super::abandon`].
+    pub(super) unsafe fn abandon(&self) {
+        for shard in &self.0 {
+            // SAFETY: the caller's promise. How many ids were issued is one number,
+            // which is whole at any time.
+            unsafe {
+                let issued = shard.peek().issued;
+                shard.abandon_held(Shard {
+                    first: ptr::null_mut(),
+                    free_ids: Vec::new(),
+                    issued,
+                });
+            }
+        }
+    }
+
     fn shard(block: NonNull<Header>) -> usize {
         let address = block.as_ptr() as usize;
         (address >> 12 ^ address >> 15) % SHARDS

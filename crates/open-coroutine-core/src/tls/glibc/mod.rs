@@ -11,6 +11,7 @@
 //! * `probe`: finds malloc's words; the start-up self-test.
 //! * `block`: memory, ids and the list of live blocks.
 //! * `task`: what a thread does when it starts and ends, for a task.
+//! * `adapter`: whether the global allocator is the one for coroutines.
 //!
 //! # Invariants
 //!
@@ -20,6 +21,7 @@
 //! 3. A template that `dlopen` made obsolete stays allocated: a `reset` on
 //!    another thread may still read it.
 
+mod adapter;
 mod block;
 mod layout;
 mod modules;
@@ -44,7 +46,9 @@ use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
+use std::thread;
 
+pub use adapter::answer_allocation;
 pub use block::Block;
 pub use task::{begin, end, key_created, key_deleted};
 
@@ -59,6 +63,8 @@ const MAX_WORDS: usize = 4;
 
 /// No owner can hold it: the answer is a property of the process.
 static DECISION: OnceLock<Result<&'static Isolation, Refusal>> = OnceLock::new();
+/// Held while one looks for the answer, which is done once.
+static DECIDING: Lock<()> = Lock::new(());
 
 /// What [`isolation`] has decided, if it has and coroutines get their own.
 pub fn decided() -> Option<&'static Isolation> {
@@ -71,33 +77,29 @@ pub fn decided() -> Option<&'static Isolation> {
 ///
 /// # Errors
 ///
-/// Why they do not.
-pub fn isolation() -> Result<&'static Isolation, &'static Refusal> {
-    /// One probe at a time; what it finds outlives all who ask.
-    static PROBE: Lock<()> = Lock::new(());
-    let decision = match DECISION.get() {
-        Some(decision) => decision,
-        None => {
-            let _one = PROBE.lock();
-            match DECISION.get().map_or_else(decide, |known| known.clone()) {
-                Err(Refusal::NoThread) => return Err(&Refusal::NoThread),
-                decision => DECISION.get_or_init(|| decision),
-            }
-        }
+/// Why they do not. [`Refusal::Exhausted`] is no decision: ask again.
+pub fn isolation() -> Result<&'static Isolation, Refusal> {
+    let _deciding = DECIDING.lock();
+    if let Some(decision) = DECISION.get() {
+        return decision.clone();
+    }
+    let decision = if is_forced() {
+        Err(Refusal::Forced)
+    } else {
+        decide()
     };
-    decision.as_ref().copied()
+    if !matches!(decision, Err(Refusal::Exhausted(_))) {
+        DECISION.get_or_init(|| decision.clone());
+    }
+    decision
 }
 
+/// Looks on a thread of its own: the process becomes multi-threaded, which
+/// changes what malloc uses, and the thread is one of `pthread_create`.
 fn decide() -> Result<&'static Isolation, Refusal> {
-    if is_forced() {
-        return Err(Refusal::Forced);
-    }
-    // On a thread of its own: the process becomes multi-threaded, which
-    // changes what malloc uses, and the thread is one of `pthread_create`.
-    match std::thread::Builder::new().spawn(probe::decide) {
-        Ok(thread) => thread.join().unwrap_or(Err(Refusal::SelfTest("panic"))),
-        Err(_) => Err(Refusal::NoThread),
-    }
+    let prober = thread::Builder::new().spawn(probe::decide);
+    let prober = prober.map_err(|_| Refusal::Exhausted("thread"))?;
+    prober.join().unwrap_or(Err(Refusal::SelfTest("panic")))
 }
 
 /// Proof that coroutines own their TLS, and what is needed to give it to them.
@@ -168,6 +170,24 @@ impl Isolation {
         // Acquire: pairs with the Release in `around_dlopen`.
         // SAFETY: templates are leaked (invariant 3).
         unsafe { &*self.template.load(Acquire) }
+    }
+}
+
+/// Frees what other threads hold, in the child of a fork. Blocks that were about
+/// to be listed or taken out are forgotten, and with them others: those of the
+/// parent's coroutines, which never run here.
+///
+/// # Safety
+///
+/// No other thread exists, and the caller's is not inside this module.
+pub unsafe fn abandon() {
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        DECIDING.abandon_held(());
+        if let Some(isolation) = decided() {
+            isolation.adoption.abandon_held(());
+            isolation.live.abandon();
+        }
     }
 }
 

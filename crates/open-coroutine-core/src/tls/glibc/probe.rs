@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::{Block, Memory, Registry};
 use super::layout::{Layout, find};
 use super::modules::Template;
-use super::{Isolation, MAX_WORDS, Refusal, ThreadTls, Words, arch, call_with, task};
+use super::{Isolation, MAX_WORDS, Refusal, ThreadTls, Words, adapter, arch, call_with, task};
 use crate::sys;
 use crate::util::lock::Lock;
 
@@ -46,7 +46,7 @@ pub(super) fn decide() -> Result<&'static Isolation, Refusal> {
     let template = template(&layout)?;
     let (words, mut transient) = probe_words(&layout, &template)?;
     probe_specific(&layout)?;
-    let foreign_allocator = probe_allocator(&layout, &template, &words)?;
+    let foreign_allocator = !adapter::is_in_use() && probe_allocator(&layout, &template, &words)?;
     transient.extend(layout.personal_words());
     transient.extend(words.0);
     transient.sort_unstable();
@@ -67,7 +67,7 @@ pub(super) fn decide() -> Result<&'static Isolation, Refusal> {
 }
 
 fn fresh(layout: &Layout) -> Result<Memory, Refusal> {
-    let memory = Memory::allocate(layout).ok_or(Refusal::Probe("no memory"))?;
+    let memory = Memory::allocate(layout).ok_or(Refusal::Exhausted("memory"))?;
     // SAFETY: `memory` was just made.
     unsafe { layout.personalise(memory.thread_pointer(), sys::gettid()) };
     Ok(memory)
@@ -248,7 +248,7 @@ fn self_test(isolation: &'static Isolation) -> Result<(), Refusal> {
     let check = |holds: bool, what| if holds { Ok(()) } else { Err(Refusal::SelfTest(what)) };
     TRACKED.with(|tracked| tracked.0.set(2));
     let own = TRACKED.with(|tracked| ptr::from_ref(tracked) as usize);
-    let mut block = Block::new(isolation).map_err(|_| Refusal::SelfTest("no memory"))?;
+    let mut block = Block::new(isolation).map_err(|_| Refusal::Exhausted("memory"))?;
     let pointer = block.thread_pointer();
     let descriptor = pointer.wrapping_offset(arch::descriptor(isolation.layout.descriptor_size));
     let task = black_box(trial as fn(&mut Report));

@@ -374,7 +374,7 @@ fn creating_and_destroying_blocks_leaks_nothing() {
 fn the_environment_forces_restricted_mode() {
     let variables = [("OPEN_COROUTINE_MODE", "restricted")];
     in_child("the_environment_forces_restricted_mode", &variables, || {
-        assert_eq!(&Refusal::Forced, isolation().unwrap_err());
+        assert_eq!(Refusal::Forced, isolation().unwrap_err());
     });
 }
 
