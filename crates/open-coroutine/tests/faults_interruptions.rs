@@ -20,8 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flows::{Random, check, receive, send};
-use open_coroutine::{JoinHandle, spawn, yield_now};
-use runtimes::on_every_driver;
+use open_coroutine::{Config, JoinHandle, spawn, yield_now};
+use runtimes::on_every_driver_as;
 
 /// What every thread is sent.
 const SIGNAL: c_int = libc::SIGUSR1;
@@ -283,6 +283,22 @@ fn turns() {
     assert!(*turn.0.lock().unwrap() > 10);
 }
 
+/// Keeps the worker until it is preempted, and checks what it computes.
+fn computing() {
+    repeat(|_| {
+        let mut numbers = std::hint::black_box([1.0f64, 1.0]);
+        for _ in 0..200_000 {
+            numbers = std::hint::black_box([numbers[1], (numbers[0] + numbers[1]) % 1000.0]);
+        }
+        assert_eq!(fibonacci(200_000), numbers.map(|number| number as u32));
+    });
+}
+
+/// The same by other means.
+fn fibonacci(steps: u32) -> [u32; 2] {
+    (0..steps).fold([1, 1], |[one, other], _| [other, (one + other) % 1000])
+}
+
 /// What threads of the pool do: where one would be interrupted, the call may be.
 fn offloaded(flags: c_int) {
     let may_be_interrupted = flags & libc::SA_RESTART == 0;
@@ -318,10 +334,11 @@ fn offloaded(flags: c_int) {
 
 fn under_storm(flags: c_int) {
     for workers in [1, 2] {
-        on_every_driver(workers, move || {
+        let config = Config::default().event_loop_size(workers);
+        on_every_driver_as(&config, move || {
             let before = HANDLED.load(SeqCst);
             let storm = Storm::begin(flags);
-            let parts: [fn(); 4] = [transfers, pipes, timeouts, turns];
+            let parts: [fn(); 5] = [transfers, pipes, timeouts, turns, computing];
             let tasks: Vec<JoinHandle<()>> = parts.into_iter().map(spawn).collect();
             let pool = spawn(move || offloaded(flags));
             for task in tasks {
