@@ -159,8 +159,8 @@ const DISCARD: u64 = libc::MADV_DONTNEED as u64;
 const SMALL_PAGES: u64 = libc::MADV_NOHUGEPAGE as u64;
 
 /// What fails, and how. Left out is what cannot fail with arguments that are
-/// right: getpid, gettid, sched_yield, rt_sigprocmask, rt_sigpending, and
-/// clock_gettime, which is no system call.
+/// right: getpid, gettid, sched_yield, rt_sigprocmask, rt_sigpending, and the usual
+/// clocks, which are no system calls.
 pub(crate) const CALLS: &[Call] = &[
     // Threads and rings.
     program("clone3", libc::SYS_clone3, &[EAGAIN, ENOMEM]).at(Site::Library),
@@ -201,6 +201,15 @@ pub(crate) const CALLS: &[Call] = &[
     program("eventfd2", libc::SYS_eventfd2, &[EMFILE, ENOMEM]),
     program("futex wait", libc::SYS_futex, &[EINTR, EAGAIN, ENOMEM]).with(is_futex_wait),
     program("futex wake", libc::SYS_futex, &[EINTR, ENOMEM]).with(is_futex_wake),
+    // Interruptions, and threads that take over.
+    program(
+        "rt_tgsigqueueinfo",
+        libc::SYS_rt_tgsigqueueinfo,
+        &[EAGAIN, EPERM],
+    ),
+    program("membarrier", libc::SYS_membarrier, &[ENOMEM, EPERM]),
+    program("clock_gettime", libc::SYS_clock_gettime, &[EINVAL]),
+    program("prctl", libc::SYS_prctl, &[EINVAL]),
     // Memory.
     program("mmap", libc::SYS_mmap, &[ENOMEM]),
     program("munmap", libc::SYS_munmap, &[ENOMEM]),

@@ -113,7 +113,7 @@ fn occupy_workers(make: fn() -> std::io::Result<Wait>) -> std::io::Result<Outcom
     // Starts the runtime if there is none.
     let first = Builder::new().name("doctor").spawn(|| {})?;
     drop(first);
-    let takeovers = runtime::takeovers();
+    let takeovers = runtime::census().takeovers;
     let mut ends = Vec::new();
     let mut waits = Vec::new();
     let (begins, begun) = mpsc::channel();
@@ -134,7 +134,7 @@ fn occupy_workers(make: fn() -> std::io::Result<Wait>) -> std::io::Result<Outcom
     let other = Builder::new().name("doctor").spawn(|| {})?;
     let outcome = match other.timeout_join(PATIENCE) {
         // It may have waited for another thread to take its worker over.
-        Ok(()) if runtime::takeovers() != takeovers => Outcome::Blocks,
+        Ok(()) if runtime::census().takeovers != takeovers => Outcome::Blocks,
         Ok(()) => Outcome::Suspends,
         Err(JoinError::TimedOut) => Outcome::Blocks,
         Err(error) => Outcome::Failed(error.to_string()),

@@ -342,15 +342,6 @@ pub fn census() -> Census {
     }
 }
 
-/// How often another thread has taken over a worker of the running runtime, because
-/// a coroutine had blocked its thread; 0 if none is running.
-pub fn takeovers() -> u64 {
-    match &*RUNTIME.lock() {
-        State::Running(runtime) => runtime.shared.takeovers(),
-        State::Stopped | State::Stopping => 0,
-    }
-}
-
 /// Tells the running runtime that `fd` is about to be closed or replaced, so
 /// that coroutines that wait on it get `EBADF`.
 #[inline]

@@ -13,6 +13,9 @@ pub struct Census {
     pub coroutines: usize,
     /// How often a coroutine was suspended against its will.
     pub preemptions: u64,
+    /// How often another thread has taken over a worker, because a coroutine had
+    /// blocked its thread.
+    pub takeovers: u64,
 }
 
 impl Shared {
@@ -21,6 +24,7 @@ impl Shared {
             tasks: self.tasks.load(Relaxed),
             coroutines: self.all.lock().len(),
             preemptions: self.preemptions.load(Relaxed),
+            takeovers: self.takeovers.load(Relaxed),
         }
     }
 }

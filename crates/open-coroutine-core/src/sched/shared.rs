@@ -273,11 +273,6 @@ impl Shared {
         &self.waits
     }
 
-    /// How often a worker was taken over from its thread.
-    pub fn takeovers(&self) -> u64 {
-        self.takeovers.load(Relaxed)
-    }
-
     /// The threads that take workers over.
     pub(super) fn spares(&self) -> &Pool {
         &self.spares

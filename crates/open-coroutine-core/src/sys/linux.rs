@@ -157,10 +157,11 @@ pub fn prepare_memory_barriers() -> bool {
 }
 
 /// Every thread of this process passes a full memory barrier, at some point of its
-/// own code. [`prepare_memory_barriers`] has returned true.
-pub fn memory_barrier_everywhere() {
-    let passed = membarrier(PRIVATE_EXPEDITED);
-    debug_assert!(passed, "the process has registered");
+/// own code. [`prepare_memory_barriers`] has returned true. False if the kernel
+/// refuses all the same: it may be out of memory.
+#[must_use = "a refusal is no barrier"]
+pub fn memory_barrier_everywhere() -> bool {
+    membarrier(PRIVATE_EXPEDITED)
 }
 
 fn membarrier(command: c_int) -> bool {

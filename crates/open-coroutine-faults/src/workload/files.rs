@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process;
+use std::time::SystemTime;
 
 use super::{Outcome, Patient, beside, check, pattern, tried};
 
@@ -13,7 +14,10 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new() -> Outcome<Self> {
-        let path = std::env::temp_dir().join(format!("open-coroutine-faults-{}", process::id()));
+        // One that was killed may have left its own, and had this process's id.
+        let now = SystemTime::UNIX_EPOCH.elapsed()?.as_nanos();
+        let name = format!("open-coroutine-faults-{}-{now}", process::id());
+        let path = std::env::temp_dir().join(name);
         tried("create_dir", || fs::create_dir(&path))?;
         Ok(Self(path))
     }

@@ -59,12 +59,14 @@ pub(crate) fn run(driver: Option<Driver>, workers: usize) -> Outcome {
 
 type Step = (&'static str, fn() -> Outcome);
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 17] = [
     ("tasks", tasks::tasks),
     ("timers", tasks::timers),
     ("stacks", tasks::stacks),
     ("locks", tasks::locks),
     ("threads", tasks::threads),
+    ("hogs", tasks::hogs),
+    ("blockers", tasks::blockers),
     ("processes", tasks::processes),
     ("signals", tasks::signals),
     ("streams", transfers::streams),

@@ -2,14 +2,16 @@
 
 use std::io::{self, Read};
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use open_coroutine::{StackError, maybe_grow, park_timeout, sleep, yield_now};
+use open_coroutine::{
+    StackError, capabilities, maybe_grow, park_timeout, sleep, without_hooks, yield_now,
+};
 
 use super::{Outcome, Patient, beside, check, spawn, tried};
 
@@ -129,6 +131,47 @@ pub(super) fn threads() -> Outcome {
         joined.is_ok() && counted.load(SeqCst) == 20,
         "the thread has counted others",
     )
+}
+
+/// A coroutine that computes, beside one that is due again and again.
+pub(super) fn hogs() -> Outcome {
+    if !capabilities().preemptive {
+        return Ok(());
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let until = is_over.clone();
+    let computes = move || {
+        while !until.load(SeqCst) {
+            std::hint::spin_loop();
+        }
+        Ok(())
+    };
+    beside(computes, || {
+        for _ in 0..3 {
+            sleep(Duration::from_millis(1));
+        }
+        is_over.store(true, SeqCst);
+        Ok(())
+    })
+}
+
+/// A coroutine that blocks its thread, from which another one takes over. Once in a
+/// process, since it takes a while.
+pub(super) fn blockers() -> Outcome {
+    static HAS_BLOCKED: AtomicBool = AtomicBool::new(false);
+    if HAS_BLOCKED.swap(true, SeqCst) {
+        return Ok(());
+    }
+    let blocks = || {
+        without_hooks(|| thread::sleep(Duration::from_millis(40)));
+        Ok(())
+    };
+    beside(blocks, || {
+        for _ in 0..3 {
+            sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    })
 }
 
 /// A child process, and what it has written.
