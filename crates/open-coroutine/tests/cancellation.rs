@@ -128,6 +128,21 @@ fn a_loop_that_computes_asks() {
 }
 
 #[test]
+fn a_loop_that_only_computes_is_preempted_and_asks() {
+    on_every_runtime(|| {
+        let task = begun(|| {
+            let mut rounds = 0u64;
+            while !is_cancelled() {
+                rounds = std::hint::black_box(rounds + 1);
+            }
+            rounds
+        });
+        assert!(task.cancel());
+        task.join().unwrap();
+    });
+}
+
+#[test]
 fn a_value_that_is_returned_all_the_same_is_given() {
     on_every_runtime(|| {
         let task = begun(|| {

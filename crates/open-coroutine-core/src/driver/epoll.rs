@@ -60,6 +60,8 @@ pub struct Epoll {
 struct Watch {
     first: NonNull<Request>,
     generation: u32,
+    /// What its waiters wait for; maybe more, since some have gone.
+    events: u32,
 }
 
 impl Epoll {
@@ -131,7 +133,7 @@ impl Epoll {
             Op::Poll { fd, .. } if fd < 0 => self.finish(request, -libc::EBADF),
             Op::Poll { fd, .. } => {
                 self.link(fd, request);
-                self.arm(fd);
+                self.arm_again(fd);
             }
             _ => self.finish(request, -libc::EOPNOTSUPP),
         }
@@ -250,6 +252,7 @@ impl Epoll {
             // SAFETY: as above, for a request of the watch.
             unsafe { watch.first.as_ref() }.previous.set(Some(request));
             watch.first = request;
+            watch.events |= interests(shared);
         } else {
             shared.next.set(None);
             let generation = self.next_generation();
@@ -258,6 +261,7 @@ impl Epoll {
                 Watch {
                     first: request,
                     generation,
+                    events: interests(shared),
                 },
             );
         }
@@ -290,13 +294,11 @@ impl Epoll {
         }
     }
 
-    /// Arms the registration of `fd` for all that wait for it. If the kernel
-    /// refuses, that is their result.
+    /// Arms the registration of `fd` for those that wait for it, after some have
+    /// gone.
     fn arm(&mut self, fd: RawFd) {
-        let watch = &self.watches[&fd];
-        let token = u64::from(watch.generation) << 32 | fd as u64;
-        let mut events = libc::EPOLLONESHOT as u32;
-        let mut next = Some(watch.first);
+        let mut events = 0;
+        let mut next = Some(self.watches[&fd].first);
         while let Some(request) = next {
             // SAFETY: what is in a watch is in flight, so it is valid
             // (invariant 1).
@@ -304,6 +306,16 @@ impl Epoll {
             events |= interests(shared);
             next = shared.next.get();
         }
+        self.watches.get_mut(&fd).expect("it has a waiter").events = events;
+        self.arm_again(fd);
+    }
+
+    /// Arms the registration of `fd` for all that its watch knows of, without a look
+    /// at each of them. If the kernel refuses, that is their result.
+    fn arm_again(&mut self, fd: RawFd) {
+        let watch = &self.watches[&fd];
+        let token = u64::from(watch.generation) << 32 | fd as u64;
+        let events = watch.events | libc::EPOLLONESHOT as u32;
         let error = match self.register(fd, events, token) as i32 {
             // Nobody who reads or accepts knows what has no space.
             error if error == -libc::ENOSPC => -libc::ENOMEM,

@@ -396,6 +396,8 @@ impl Scheduled {
             if let Some(isolation) = self.isolation {
                 // SAFETY: on the coroutine's own block, at the end of a task.
                 unsafe { tls::end(isolation) };
+            } else {
+                self.locals.clear();
             }
             if !local::left().is_null() {
                 // The child of a fork ends with its only thread.
@@ -406,8 +408,6 @@ impl Scheduled {
                 // As in a fresh block, so that its reset finds nothing to do.
                 Segment::replace_innermost(ptr::null());
                 local::set_coroutine(ptr::null());
-            } else {
-                self.locals.clear();
             }
             command = yielder.suspend(Suspend::Done { ran });
         }
