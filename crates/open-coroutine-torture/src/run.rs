@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use open_coroutine::{Builder, JoinHandle, capabilities, init, shutdown, yield_now};
+use open_coroutine_core::sched::Census;
 use open_coroutine_core::{runtime, sys};
 
 use crate::bodies::{self, Body, HOG, Round, World, printing};
@@ -51,8 +52,11 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     let start = Instant::now();
     let samples = run.load(options, &chosen);
     let elapsed = start.elapsed();
-    let preemptions = runtime::census().preemptions;
-    let takeovers = runtime::takeovers();
+    let Census {
+        preemptions,
+        takeovers,
+        ..
+    } = runtime::census();
     if options.soak {
         run.judge(&samples, &idle);
     }

@@ -69,6 +69,10 @@ fn spawn_too_many(stack_size: usize) {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer has the faults and the memory"
+)]
 fn tasks_without_memory_end_with_an_error_and_the_rest_lives_on() {
     child::succeeds(
         "tasks_without_memory_end_with_an_error_and_the_rest_lives_on",

@@ -82,6 +82,10 @@ fn allocate() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_wrapped_allocator_is_not_foreign() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(!capabilities().foreign_allocator);

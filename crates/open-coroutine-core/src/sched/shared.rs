@@ -119,6 +119,8 @@ pub(super) struct Seat {
     pub(super) run_next: AtomicPtr<Scheduled>,
     /// How many coroutines it has resumed; for the monitor.
     pub(super) resumes: AtomicU64,
+    /// Whether it has coroutines that nobody can steal; for the monitor.
+    pub(super) has_pinned: AtomicBool,
     /// What its driver waits for; for the monitor.
     io: AtomicU8,
     /// The thread that runs it.
@@ -176,6 +178,7 @@ impl Seat {
     pub(super) fn has_runnable(&self) -> bool {
         !self.stealer.is_empty()
             || !self.run_next.load(Relaxed).is_null()
+            || self.has_pinned.load(Relaxed)
             || self.has_mail.load(Relaxed)
             || !self.handled.is_empty()
     }
@@ -221,6 +224,7 @@ impl Shared {
                 stealer: queue.stealer(),
                 run_next: AtomicPtr::new(ptr::null_mut()),
                 resumes: AtomicU64::new(0),
+                has_pinned: AtomicBool::new(false),
                 io: AtomicU8::new(NO_IO),
                 carrier: Lock::new(None),
                 timers: Lock::new(Timers::new()),

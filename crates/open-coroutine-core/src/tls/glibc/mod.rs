@@ -392,5 +392,6 @@ unsafe fn between(
     }
 }
 
-#[cfg(test)]
+// There is none where AddressSanitizer watches.
+#[cfg(all(test, not(feature = "sanitizer")))]
 mod tests;
