@@ -67,7 +67,8 @@ impl Epoll {
     ///
     /// Those of `epoll_create1(2)` and `eventfd(2)`.
     pub(super) fn new() -> io::Result<Self> {
-        Self::with(Arc::new(Waker::new()?), Arc::new(FdWaiters::new()?))
+        let (waker, waiters) = super::outside()?;
+        Self::with(waker, waiters)
     }
 
     /// # Errors

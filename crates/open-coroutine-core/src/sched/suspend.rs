@@ -33,6 +33,13 @@ pub(super) struct IoWait {
     pub(super) cancel: Cancel,
 }
 
+impl IoWait {
+    /// The descriptor that it is about.
+    pub(super) fn descriptor(&self) -> Option<c_int> {
+        self.request.op.fd()
+    }
+}
+
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
@@ -249,6 +256,18 @@ pub fn wait(deadline: Option<Instant>) -> Wake {
     // SAFETY: called on `coroutine`, with nothing borrowed.
     unsafe { coroutine.suspend(Suspend::Park { deadline }) };
     end_of_wait(coroutine)
+}
+
+/// [`wait`], until a thread of a pool has done what it was given.
+///
+/// # Panics
+///
+/// If the caller is no coroutine.
+pub fn wait_for_thread() {
+    if let Some(coroutine) = current() {
+        coroutine.activity().offload();
+    }
+    wait(None);
 }
 
 fn end_of_wait(coroutine: &Scheduled) -> Wake {
