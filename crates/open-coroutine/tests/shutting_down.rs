@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use limits::{open_descriptors, status};
 use open_coroutine::{
-    Builder, Config, Driver, InitError, JoinError, JoinHandle, ShutdownError, init, no_preempt,
-    park, shutdown, sleep, spawn, unblock, yield_now,
+    Builder, Config, Driver, InitError, JoinError, JoinHandle, ShutdownError, init, park, shutdown,
+    sleep, spawn, unblock, yield_now,
 };
 use workload::works;
 
@@ -227,12 +227,14 @@ fn one_that_computes_for_ever_is_left_alone() {
     for_each_kind("one_that_computes_for_ever_is_left_alone", |config| {
         let is_over = Arc::new(AtomicBool::new(false));
         let before = status("Threads");
-        init(config.clone().shutdown_timeout(SOON)).unwrap();
+        // Else it could be suspended at any time, and would never run again.
+        let unpreempted = config.clone().preemptive(false);
+        init(unpreempted.shutdown_timeout(SOON)).unwrap();
         let seen = is_over.clone();
         let (sender, refused) = channel();
         let begun = Arc::new(AtomicUsize::new(0));
         let task = sits("a hog", &begun, move || {
-            no_preempt(|| while !seen.load(SeqCst) {});
+            while !seen.load(SeqCst) {}
             // Its runtime is gone, and there is another one.
             let refusal = Builder::new().spawn(|| ());
             sender.send(refusal.is_err()).unwrap();
