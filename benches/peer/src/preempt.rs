@@ -26,6 +26,8 @@ struct Contest {
     /// When the spinner began.
     began: OnceLock<Instant>,
     stopped: AtomicBool,
+    /// How far the spinner has come.
+    rounds: AtomicU64,
 }
 
 impl Contest {
@@ -47,6 +49,7 @@ impl Contest {
                         .wrapping_add(1),
                 );
             }
+            self.rounds.store(self.rounds.load(Relaxed) + 1, Relaxed);
         }
         state
     }
@@ -63,12 +66,13 @@ impl Contest {
     }
 }
 
-/// Runs `victim` beside a spinner; `head_start` is how the root lets it get going.
+/// Runs `victim` beside a spinner; `head_start` is how the root lets it get going. Returns
+/// also how many rounds the spinner did per second.
 fn compete<R: Send + 'static>(
     options: &Options,
     head_start: fn(),
     victim: impl FnOnce(&Contest) -> R + Send + 'static,
-) -> R {
+) -> (R, f64) {
     let duration = options.duration(2.0);
     in_root(move || {
         let contest = Arc::new(Contest::default());
@@ -77,16 +81,24 @@ fn compete<R: Send + 'static>(
         let shared = contest.clone();
         let victim = spawn(move || victim(&shared));
         head_start();
-        let spinner = spawn(move || contest.spin(&started));
+        let spinning = contest.clone();
+        let spinner = spawn(move || spinning.spin(&started));
         spinner.join().expect("the spinner ends");
-        victim.join().expect("the victim ends")
+        let spun = contest.began.get().expect("it has begun").elapsed();
+        let rounds = contest.rounds.load(Relaxed) as f64 / spun.as_secs_f64();
+        (victim.join().expect("the victim ends"), rounds)
     })
+}
+
+/// How many rounds per second the spinner does with nobody beside it.
+fn alone(options: &Options) -> f64 {
+    compete(options, || {}, |_| {}).1
 }
 
 /// `preempt`: how late does a task wake up that sleeps a millisecond?
 pub fn late_wakeups(options: &Options, report: &Report) {
     let sleep = || std::thread::sleep(HEAD_START);
-    let mut late = compete(options, sleep, |contest| {
+    let (mut late, rounds) = compete(options, sleep, |contest| {
         let mut late = Vec::with_capacity(1 << 16);
         while contest.is_running() {
             let start = Instant::now();
@@ -103,8 +115,10 @@ pub fn late_wakeups(options: &Options, report: &Report) {
     if let Some(longest) = late.last() {
         let microseconds = |time: &Duration| time.as_nanos() as f64 / 1e3;
         report.metric("late_p50", microseconds(&late[late.len() / 2]), "us");
+        report.metric("late_p99", microseconds(&late[late.len() * 99 / 100]), "us");
         report.metric("late_max", microseconds(longest), "us");
     }
+    report.metric("spinner_share", rounds / alone(options), "ratio");
     report_starved(report, late.len() as u64);
 }
 
@@ -113,7 +127,7 @@ pub fn yields(options: &Options, report: &Report) {
     // Yields and no sleep: the loop of a yielding victim must not be able to keep the root from
     // starting the spinner by starving timers.
     let head_start = || (0..100).for_each(|_| yield_now());
-    let yields = compete(options, head_start, |contest| {
+    let (yields, _) = compete(options, head_start, |contest| {
         let count = AtomicU64::new(0);
         while contest.is_running() {
             yield_now();

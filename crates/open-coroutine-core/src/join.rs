@@ -94,6 +94,16 @@ impl<R> JoinHandle<R> {
     ///
     /// A task that returns nevertheless has the result that it returns; one that was
     /// unwound, or never started, has [`JoinError::Cancelled`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use open_coroutine_core::{runtime::spawn, sync::park};
+    ///
+    /// let parked = spawn(park);
+    /// assert!(parked.cancel());
+    /// assert!(parked.join().unwrap_err().is_cancelled());
+    /// ```
     pub fn cancel(&self) -> bool {
         cancel(&self.shared, &self.task.clone().as_run())
     }
@@ -387,7 +397,7 @@ impl fmt::Debug for TaskHandle {
 
 /// Asks `task`, one of `shared`, to end. Returns whether it still can: nobody has
 /// asked before, and it has no result yet. One that has not started is dropped.
-fn cancel(shared: &Shared, task: &Arc<dyn Run>) -> bool {
+pub(crate) fn cancel(shared: &Shared, task: &Arc<dyn Run>) -> bool {
     if task::is_of_parent(task.meta().id) {
         // It does not exist here, nor do those who hold its runtime's locks.
         return false;

@@ -7,17 +7,20 @@
 //!
 //! ```text
 //! runtime                                 start, stop, configuration
-//! io  sync  time  join  block_on          what a coroutine calls; each ends in a suspend
+//! io  sync  time  join  local  block_on   what a coroutine calls; each ends in a suspend
+//! allocator                               except this one, in which nothing suspends
 //! sched                                   who runs, where and when
 //! driver  pool  timer  coroutine  task    mechanisms; know nothing of sched
 //! stack  tls  sys  util                   leaves
 //! ```
 
+pub mod allocator;
 pub mod block_on;
 pub mod coroutine;
 pub mod driver;
 pub mod io;
 pub mod join;
+pub mod local;
 pub mod pool;
 pub mod runtime;
 pub mod sched;

@@ -30,6 +30,10 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn an_allocator_with_thread_local_state_is_foreign() {
     assert!(tls::isolation().unwrap().has_foreign_allocator());
 }

@@ -261,6 +261,10 @@ fn an_idle_runtime_frees_its_coroutines_and_then_sleeps_for_good() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer has the faults and the memory"
+)]
 fn a_hundred_thousand_sleepers_take_little_memory_each() {
     everywhere(|| {
         if env::var(SETUP).is_ok_and(|setup| setup != "2 io_uring") {
@@ -556,6 +560,10 @@ fn no_more_coroutines_than_max_size_are_alive_and_those_that_wait_start_in_order
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer has the faults and the memory"
+)]
 fn tasks_beyond_memory_end_with_an_error_and_pass_their_place_on() {
     everywhere_with(
         |config| config.max_size(1),
@@ -654,6 +662,10 @@ fn shutdown_names_what_has_not_ended_and_cancels_what_has_not_started() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer has the faults and the memory"
+)]
 fn a_coroutine_woken_by_one_that_never_suspends_runs_on_another_worker() {
     everywhere(|| {
         if one_worker() || is_restricted() {

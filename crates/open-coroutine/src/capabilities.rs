@@ -21,6 +21,9 @@ pub struct Capabilities {
     pub no_uring: Option<String>,
     /// Which hooked functions suspend the coroutine that calls them.
     pub diverts: Hooks,
+    /// Whether the global allocator keeps state per thread, of which every
+    /// coroutine has its own: wrap it in [`OnThread`](crate::OnThread).
+    pub foreign_allocator: bool,
     /// Whether a coroutine that computes for long is suspended when others wait.
     pub preemptive: bool,
     /// The functions of libc that this crate replaces, and whether calls reach
@@ -45,6 +48,7 @@ pub fn capabilities() -> Capabilities {
         driver: runtime.driver,
         no_uring: runtime.no_uring,
         diverts: runtime.diverts,
+        foreign_allocator: runtime.foreign_allocator,
         preemptive: runtime.preemptive,
         hooks: open_coroutine_hook::symbols(),
     }
@@ -74,6 +78,9 @@ impl fmt::Display for Capabilities {
         if !shadowed.is_empty() {
             let names: Vec<_> = shadowed.iter().map(|hook| hook.name).collect();
             write!(f, "; not reached: {}", names.join(", "))?;
+        }
+        if self.foreign_allocator {
+            f.write_str("\nallocator: has state for every coroutine; see OnThread")?;
         }
         Ok(())
     }

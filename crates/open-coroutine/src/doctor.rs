@@ -113,7 +113,7 @@ fn occupy_workers(make: fn() -> std::io::Result<Wait>) -> std::io::Result<Outcom
     // Starts the runtime if there is none.
     let first = Builder::new().name("doctor").spawn(|| {})?;
     drop(first);
-    let takeovers = runtime::takeovers();
+    let takeovers = runtime::census().takeovers;
     let mut ends = Vec::new();
     let mut waits = Vec::new();
     let (begins, begun) = mpsc::channel();
@@ -134,7 +134,7 @@ fn occupy_workers(make: fn() -> std::io::Result<Wait>) -> std::io::Result<Outcom
     let other = Builder::new().name("doctor").spawn(|| {})?;
     let outcome = match other.timeout_join(PATIENCE) {
         // It may have waited for another thread to take its worker over.
-        Ok(()) if runtime::takeovers() != takeovers => Outcome::Blocks,
+        Ok(()) if runtime::census().takeovers != takeovers => Outcome::Blocks,
         Ok(()) => Outcome::Suspends,
         Err(JoinError::TimedOut) => Outcome::Blocks,
         Err(error) => Outcome::Failed(error.to_string()),
@@ -219,23 +219,13 @@ fn advice(capabilities: &Capabilities, checks: &[Check]) -> Vec<String> {
              See kernel.io_uring_disabled of sysctl(8), and the seccomp profile of the container."
         ));
     }
-    let mut by_object: Vec<(&str, Vec<&str>)> = Vec::new();
-    for hook in &capabilities.hooks {
-        if let Status::Shadowed(object) = &hook.status {
-            match by_object.iter_mut().find(|(known, _)| known == object) {
-                Some((_, names)) => names.push(hook.name),
-                None => by_object.push((object, vec![hook.name])),
-            }
-        }
-    }
-    for (object, names) in by_object {
-        advice.push(format!(
-            "Shared libraries reach {} in {object} instead of the function here: do not preload \
-             such an object, and do not hide the program's symbols (the linker's \
-             --exclude-libs, version scripts, static linking).",
-            names.join(", ")
+    if capabilities.foreign_allocator {
+        advice.push(String::from(
+            "The global allocator keeps state per thread, of which every coroutine has its own, \
+             up to a megabyte: wrap it in `open_coroutine::OnThread`.",
         ));
     }
+    advice.extend(shadowed(capabilities));
     let is_expected = |check: &&Check| check.outcome == Outcome::Suspends;
     for check in checks.iter().filter(|check| !is_expected(check)) {
         let name = check.name;
@@ -245,6 +235,28 @@ fn advice(capabilities: &Capabilities, checks: &[Check]) -> Vec<String> {
         });
     }
     advice
+}
+
+/// What to do about functions that calls do not reach, by where they end.
+fn shadowed(capabilities: &Capabilities) -> Vec<String> {
+    let mut by_object: Vec<(&str, Vec<&str>)> = Vec::new();
+    for hook in &capabilities.hooks {
+        if let Status::Shadowed(object) = &hook.status {
+            match by_object.iter_mut().find(|(known, _)| known == object) {
+                Some((_, names)) => names.push(hook.name),
+                None => by_object.push((object, vec![hook.name])),
+            }
+        }
+    }
+    let line = |(object, names): (&str, Vec<&str>)| {
+        format!(
+            "Shared libraries reach {} in {object} instead of the function here: do not preload \
+             such an object, and do not hide the program's symbols (the linker's \
+             --exclude-libs, version scripts, static linking).",
+            names.join(", ")
+        )
+    };
+    by_object.into_iter().map(line).collect()
 }
 
 impl fmt::Display for Report {

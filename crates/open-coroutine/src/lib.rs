@@ -39,9 +39,11 @@
 //!   [`current`], which work in every mode.
 //! * Ending a task early: [`JoinHandle::cancel`], [`CancelOnDrop`]; in the task:
 //!   [`is_cancelled`], [`without_cancellation`].
+//! * Variables per coroutine, in every mode: [`coroutine_local!`].
 //! * Deep recursion: [`maybe_grow!`].
 //! * What works here, and why not better: [`capabilities`], [`doctor`].
 //! * Calls that are to block after all: [`without_hooks`], [`unblock`], [`Hooks`].
+//! * Allocators like jemalloc and mimalloc: [`OnThread`].
 //! * Tests: [`#[test]`](macro@test).
 //! * A coroutine without a runtime, resumed by hand: [`Coroutine`].
 
@@ -50,6 +52,7 @@ mod capabilities;
 mod doctor;
 mod entry;
 mod grow;
+mod local;
 mod opt_out;
 mod task;
 
@@ -58,9 +61,11 @@ extern crate open_coroutine_hook as _;
 
 pub use capabilities::{Capabilities, Mode, capabilities};
 pub use doctor::{Check, Outcome, Report, doctor};
+pub use open_coroutine_core::allocator::OnThread;
 pub use open_coroutine_core::block_on::block_on;
 pub use open_coroutine_core::coroutine::{Coroutine, Listener, State, StateKind, Suspender};
 pub use open_coroutine_core::join::{CancelOnDrop, JoinError, JoinHandle, Payload, TaskHandle};
+pub use open_coroutine_core::local::CoroutineLocal;
 pub use open_coroutine_core::runtime::{
     Builder, Config, Driver, InitError, InvalidConfig, Scope, ScopedJoinHandle, ShutdownError,
     current, init, scope, shutdown, spawn,

@@ -157,6 +157,10 @@ fn others_go_on_while_a_coroutine_waits() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_recursive_mutex_counts() {
     on_every_runtime(|| {
         let mutex = mutex(RECURSIVE);
@@ -174,6 +178,10 @@ fn a_recursive_mutex_counts() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn threads_are_joined_and_coroutines_refused() {
     extern "C" fn start(_: *mut c_void) -> c_int {
         thread::sleep(Duration::from_millis(5));
@@ -224,6 +232,10 @@ fn sleeping_and_yielding_let_others_go_on() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn once_is_once_and_values_are_destroyed_with_their_task() {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     static DESTROYED: AtomicU32 = AtomicU32::new(0);

@@ -9,13 +9,15 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use flows::{Random, receive, rounds, send};
-use open_coroutine::{JoinHandle, TaskHandle, is_cancelled, park_timeout, sleep, spawn, yield_now};
+use open_coroutine::{
+    Config, JoinHandle, TaskHandle, is_cancelled, park_timeout, sleep, spawn, yield_now,
+};
 use runtimes::on_every_runtime;
 
 /// Counts those that live.
@@ -119,41 +121,71 @@ fn victim(place: &Place, seed: u64) -> JoinHandle<()> {
     })
 }
 
+/// Cancels at random moments, and checks that nothing is left behind.
+fn cancel_at_random() {
+    let before = open_files();
+    rounds(|seed| {
+        let mut random = Random::new(seed);
+        let place = Place {
+            alive: Arc::default(),
+            lock: Arc::default(),
+            listener: Arc::new(TcpListener::bind("127.0.0.1:0").unwrap()),
+        };
+        let (one, other) = UnixStream::pair().unwrap();
+        let total = random.below(1 << 20);
+        let (from, to) = (one.as_raw_fd(), other.as_raw_fd());
+        let sender = spawn(move || send(from, total, Random::new(seed + 1)));
+        let receiver = spawn(move || receive(to, Random::new(seed + 2)));
+        let victims: Vec<_> = (0..20).map(|n| victim(&place, seed * 100 + n)).collect();
+        for victim in &victims {
+            random.pause();
+            victim.cancel();
+        }
+        for victim in victims {
+            if let Err(error) = victim.join() {
+                assert!(error.is_cancelled(), "{error}");
+            }
+        }
+        sender.join().unwrap();
+        assert_eq!(total, receiver.join().unwrap());
+        assert_eq!(0, place.alive.load(SeqCst));
+    });
+    // Those who echo end when they see that their peers have.
+    while open_files() > before {
+        sleep(Duration::from_micros(100));
+    }
+}
+
 #[test]
 fn cancels_at_random_moments_leave_nothing_behind() {
-    on_every_runtime(|| {
-        let before = open_files();
-        rounds(|seed| {
-            let mut random = Random::new(seed);
-            let place = Place {
-                alive: Arc::default(),
-                lock: Arc::default(),
-                listener: Arc::new(TcpListener::bind("127.0.0.1:0").unwrap()),
-            };
-            let (one, other) = UnixStream::pair().unwrap();
-            let total = random.below(1 << 20);
-            let (from, to) = (one.as_raw_fd(), other.as_raw_fd());
-            let sender = spawn(move || send(from, total, Random::new(seed + 1)));
-            let receiver = spawn(move || receive(to, Random::new(seed + 2)));
-            let victims: Vec<_> = (0..20).map(|n| victim(&place, seed * 100 + n)).collect();
-            for victim in &victims {
-                random.pause();
-                victim.cancel();
-            }
-            for victim in victims {
-                if let Err(error) = victim.join() {
-                    assert!(error.is_cancelled(), "{error}");
-                }
-            }
-            sender.join().unwrap();
-            assert_eq!(total, receiver.join().unwrap());
-            assert_eq!(0, place.alive.load(SeqCst));
+    on_every_runtime(cancel_at_random);
+}
+
+#[test]
+fn cancels_of_those_who_are_preempted_leave_nothing_behind() {
+    for workers in [1, 2] {
+        let slice = Duration::from_micros(50);
+        let config = Config::default().event_loop_size(workers).time_slice(slice);
+        // A take-over would make files of its own.
+        let config = config.take_over(false);
+        // Somebody must always be waiting for the processor.
+        runtimes::on_every_driver_as(&config, || {
+            let is_over = Arc::new(AtomicBool::new(false));
+            let hogs: Vec<_> = (0..2)
+                .map(|_| {
+                    let is_over = is_over.clone();
+                    spawn(move || {
+                        while !is_over.load(SeqCst) {
+                            std::hint::spin_loop();
+                        }
+                    })
+                })
+                .collect();
+            cancel_at_random();
+            is_over.store(true, SeqCst);
+            hogs.into_iter().for_each(|hog| hog.join().unwrap());
         });
-        // Those who echo end when they see that their peers have.
-        while open_files() > before {
-            sleep(Duration::from_micros(100));
-        }
-    });
+    }
 }
 
 /// Reads what follows `position` in a flow of counted bytes.

@@ -11,7 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use open_coroutine::{JoinError, JoinHandle, current, park, park_timeout, sleep, spawn, yield_now};
+use open_coroutine::{
+    Config, JoinError, JoinHandle, current, park, park_timeout, sleep, spawn, yield_now,
+};
 use runtimes::on_every_runtime;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -422,5 +424,28 @@ fn standard_input_does_not_show_it() {
             (&writer).write_all(&[5]).unwrap();
             assert_eq!(5, task.join().unwrap());
         });
+    });
+}
+
+#[test]
+fn waits_that_a_stuck_thread_has_left_behind_end() {
+    let config = Config::default().event_loop_size(1);
+    runtimes::on_every_driver_as(&config, || {
+        let reader = begun(|| {
+            let (mut one, _other) = UnixStream::pair()?;
+            one.read(&mut [0; 8])
+        });
+        let sleeper = begun(|| thread::sleep(LONG));
+        let (release, released) = mpsc::channel();
+        // Blocks the only thread, until another one has taken its place.
+        let blocker = spawn(move || open_coroutine::without_hooks(|| released.recv().unwrap()));
+        sleep(Duration::from_millis(2));
+        assert!(reader.cancel() && sleeper.cancel());
+        let error = reader.join().unwrap().unwrap_err();
+        assert_eq!(Some(libc::ECANCELED), error.raw_os_error());
+        sleeper.join().unwrap();
+        assert!(!blocker.is_finished());
+        release.send(()).unwrap();
+        blocker.join().unwrap();
     });
 }

@@ -29,6 +29,10 @@ fn a_receiver_waits_for_a_sender_on_its_own_worker() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_rendezvous_channel_hands_over_one_by_one() {
     on_every_runtime(|| {
         let (sender, receiver) = mpsc::sync_channel(0);
@@ -43,6 +47,10 @@ fn a_rendezvous_channel_hands_over_one_by_one() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_full_bounded_channel_makes_its_senders_wait() {
     on_every_runtime(|| {
         let ticker = Ticker::start();
@@ -64,6 +72,10 @@ fn a_full_bounded_channel_makes_its_senders_wait() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_wait_with_a_time_limit_ends() {
     on_every_runtime(|| {
         let ticker = Ticker::start();
@@ -125,6 +137,10 @@ fn several_channels_are_polled_in_turn() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn messages_go_round_in_a_ring_of_coroutines() {
     on_every_runtime(|| {
         let (first, mut receiver) = mpsc::sync_channel::<u32>(1);

@@ -43,6 +43,10 @@ fn start_waiting<R: Send + 'static>(
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn shutdown_wakes_readers_with_the_end_of_the_stream() {
     on_every_runtime(|| {
         let (stream, _peer) = tcp_pair();
@@ -65,6 +69,10 @@ fn shutdown_wakes_readers_with_the_end_of_the_stream() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn shutdown_wakes_a_writer_with_an_error() {
     on_every_runtime(|| {
         let (stream, _peer) = tcp_pair();
@@ -82,6 +90,10 @@ fn shutdown_wakes_a_writer_with_an_error() {
 type Waited = (RawFd, Box<dyn Any>);
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn close_wakes_readers_with_ebadf() {
     on_every_runtime(|| {
         let sockets: [fn() -> Waited; 4] = [
@@ -119,6 +131,10 @@ fn close_wakes_readers_with_ebadf() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn close_wakes_an_accept_with_ebadf() {
     on_every_runtime(|| {
         let fd = TcpListener::bind("127.0.0.1:0").unwrap().into_raw_fd();
@@ -135,6 +151,10 @@ fn close_wakes_an_accept_with_ebadf() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn close_wakes_a_poll_which_reports_an_invalid_descriptor() {
     on_every_runtime(|| {
         let (stream, _peer) = UnixStream::pair().unwrap();
@@ -156,6 +176,10 @@ fn close_wakes_a_poll_which_reports_an_invalid_descriptor() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn dup2_over_a_descriptor_wakes_its_readers_and_serves_the_new_file() {
     on_every_runtime(|| {
         let (stream, _peer) = UnixStream::pair().unwrap();
@@ -174,6 +198,10 @@ fn dup2_over_a_descriptor_wakes_its_readers_and_serves_the_new_file() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_reader_of_a_duplicate_survives_the_close() {
     on_every_runtime(|| {
         let (stream, mut peer) = UnixStream::pair().unwrap();

@@ -115,6 +115,7 @@ fn an_overflow_of_an_added_segment_is_reported_too() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "AddressSanitizer reports it")]
 fn an_overflow_of_a_thread_is_reported_by_std() {
     let output = play("thread");
     assert_eq!(Some(libc::SIGABRT), output.status.signal());
@@ -124,6 +125,7 @@ fn an_overflow_of_a_thread_is_reported_by_std() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "AddressSanitizer reports it")]
 fn any_other_fault_kills_the_process_silently() {
     for job in ["fault", "fault in a thread"] {
         let output = play(job);

@@ -8,6 +8,10 @@ use std::process::Command;
 use open_coroutine::{Hooks, Outcome, Status, capabilities, doctor};
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_healthy_program_is_told_so() {
     child::succeeds("a_healthy_program_is_told_so", || {
         let report = doctor();
@@ -45,6 +49,10 @@ fn in_restricted_mode_it_says_that_calls_block() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn on_a_coroutine_it_works_too() {
     child::succeeds("on_a_coroutine_it_works_too", || {
         let report = open_coroutine::spawn(doctor).join().unwrap();
@@ -54,6 +62,10 @@ fn on_a_coroutine_it_works_too() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn hooks_that_are_left_out_are_named() {
     child::succeeds("hooks_that_are_left_out_are_named", || {
         let config = open_coroutine::Config::default();

@@ -41,6 +41,10 @@ fn suspends<R>(call: impl FnOnce() -> R) -> R {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn links_are_read_without_blocking_the_worker() {
     on_every_driver(1, || {
         let link = env::temp_dir().join(format!("fortified_calls.{}", process::id()));

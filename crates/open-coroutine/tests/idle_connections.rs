@@ -60,6 +60,10 @@ fn sleeps_in(period: Duration) -> u64 {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn ten_thousand_idle_ends_cause_no_wake_ups() {
     raise_limit();
     on_every_runtime(|| {

@@ -120,6 +120,10 @@ const ALL: Functions = Functions {
 };
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn streams_with_functions_of_the_program() {
     on_every_driver(1, || {
         undisturbed(|| {
@@ -236,6 +240,10 @@ __attribute__((destructor)) static void end(void) { call(); }
 "#;
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn what_runs_when_a_library_is_loaded_or_unloaded() {
     extern "C" fn waits() {
         wait_a_little();

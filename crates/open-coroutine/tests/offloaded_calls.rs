@@ -247,6 +247,10 @@ const HARMLESS: &[&str] = &[
 ];
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer makes system calls too"
+)]
 fn the_worker_makes_no_call_that_waits_for_a_disk_or_a_process() {
     for driver in ["epoll", "io_uring"] {
         let Some([worker, others]) = trace(driver) else {

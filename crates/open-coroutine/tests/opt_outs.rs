@@ -47,6 +47,10 @@ fn sleep() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn with_all_hooks_everything_suspends() {
     with_hooks(true, || {
         assert!(suspends(read_after_a_while));
@@ -65,6 +69,10 @@ fn without_hooks_nothing_does_but_the_own_functions() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_family_can_be_left_out() {
     with_hooks(Hooks::ALL.without(Hooks::STREAMS), || {
         assert!(!suspends(read_after_a_while));
@@ -77,6 +85,10 @@ fn a_family_can_be_left_out() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn yielding_belongs_to_the_sleeps() {
     with_hooks(Hooks::SLEEPS, || assert!(suspends(thread::yield_now)));
     let others = Hooks::ALL.without(Hooks::SLEEPS);
@@ -84,6 +96,10 @@ fn yielding_belongs_to_the_sleeps() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_section_can_be_left_out() {
     with_hooks(true, || {
         assert!(!suspends(|| without_hooks(sleep)));

@@ -18,6 +18,10 @@ fn join_all(tasks: impl IntoIterator<Item = JoinHandle<()>>) {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn crossbeam_channels_flume_and_parking_lot_work() {
     on_every_runtime(|| {
         let ticker = Ticker::start();

@@ -26,6 +26,10 @@ fn parked(go: Arc<AtomicBool>) -> (JoinHandle<()>, Thread) {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn two_parked_coroutines_are_unparked_in_either_order() {
     on_every_runtime(|| {
         let ticker = Ticker::start();

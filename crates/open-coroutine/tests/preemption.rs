@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
-use open_coroutine::{no_preempt, spawn};
-use runtimes::on_every_driver;
+use open_coroutine::{Config, no_preempt, spawn};
+use open_coroutine_core::runtime::census;
+use runtimes::{on_every_driver, on_every_driver_as};
 
 /// Computes, and calls nothing, until `done`.
 fn compute(done: &AtomicBool) -> u64 {
@@ -138,5 +139,130 @@ fn what_is_asked_not_to_be_preempted_is_not() {
         assert!(hog.join().unwrap() >= 90);
         done.store(true, Relaxed);
         other.join().unwrap();
+    });
+}
+
+#[test]
+fn who_computes_alone_is_left_alone() {
+    on_every_driver(1, || {
+        let before = census().preemptions;
+        let end = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < end {
+            black_box(());
+        }
+        assert_eq!(before, census().preemptions);
+    });
+}
+
+#[test]
+fn computations_change_places_once_per_time_slice() {
+    let slice = Duration::from_millis(20);
+    let config = Config::default().event_loop_size(1).time_slice(slice);
+    on_every_driver_as(&config, || {
+        let done = Arc::new(AtomicBool::new(false));
+        let before = census().preemptions;
+        let hogs = [(); 2].map(|()| {
+            let done = done.clone();
+            spawn(move || compute(&done))
+        });
+        std::thread::sleep(Duration::from_millis(600));
+        let count = census().preemptions - before;
+        done.store(true, Relaxed);
+        for hog in hogs {
+            hog.join().unwrap();
+        }
+        // A busy machine has fewer; nothing has more, but for the end of the sleep.
+        assert!((3..=31).contains(&count), "{count} changes in 30 slices");
+    });
+}
+
+#[test]
+fn what_is_the_coroutines_own_is_kept() {
+    let slice = Duration::from_micros(50);
+    let config = Config::default().event_loop_size(2).time_slice(slice);
+    on_every_driver_as(&config, || {
+        let flows: Vec<_> = (0..6).map(|number| spawn(move || keep(number))).collect();
+        for flow in flows {
+            flow.join().unwrap();
+        }
+    });
+}
+
+/// Computes with `number` in `errno`, in the signal mask, in floating-point registers and
+/// control words and on a stack that has grown.
+fn keep(number: i32) {
+    let signal = libc::SIGRTMIN() + 2 + number;
+    // SAFETY: a set of one signal, all on this coroutine; MXCSR gets nothing.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigaddset(&raw mut set, signal);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        *libc::__errno_location() = number;
+    }
+    let end = Instant::now() + Duration::from_millis(200);
+    open_coroutine::maybe_grow!(usize::MAX / 4, 64 * 1024, move || {
+        while Instant::now() < end {
+            let mut sum = 0.0f64;
+            for n in 0..20_000 {
+                sum += black_box(f64::from(n * number));
+            }
+            assert_eq!(f64::from(number) * 199_990_000.0, sum);
+            // SAFETY: reads.
+            unsafe {
+                assert_eq!(number, *libc::__errno_location());
+            }
+        }
+    })
+    .unwrap();
+    // SAFETY: asks for the mask.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut set);
+        for other in 0..6 {
+            let is_blocked = libc::sigismember(&raw const set, libc::SIGRTMIN() + 2 + other) == 1;
+            assert_eq!(other == number, is_blocked);
+        }
+    }
+}
+
+/// How often the program's handler was called.
+static URGENT: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn urgent(_: libc::c_int) {
+    URGENT.fetch_add(1, SeqCst);
+}
+
+#[test]
+fn the_programs_own_handler_of_the_same_signal_is_called() {
+    on_every_driver(1, || {
+        // SAFETY: the handler counts; all-zero bytes are a valid action.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let mut before: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = urgent as *const () as usize;
+            assert_eq!(
+                0,
+                libc::sigaction(libc::SIGURG, &raw const action, &raw mut before)
+            );
+            let seen = URGENT.load(SeqCst);
+            libc::raise(libc::SIGURG);
+            assert_eq!(seen + 1, URGENT.load(SeqCst));
+            libc::sigaction(libc::SIGURG, &raw const before, &raw mut action);
+            assert_eq!(urgent as *const () as usize, action.sa_sigaction);
+            libc::raise(libc::SIGURG);
+            assert_eq!(seen + 1, URGENT.load(SeqCst));
+            libc::signal(libc::SIGURG, urgent as *const () as usize);
+        }
+        let seen = URGENT.load(SeqCst);
+        beside_hogs(1, || {
+            for _ in 0..20 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        assert_eq!(
+            seen,
+            URGENT.load(SeqCst),
+            "preemption is none of its business"
+        );
     });
 }

@@ -48,6 +48,10 @@ fn beside_traffic(body: impl FnOnce()) {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn commands_run_and_are_waited_for() {
     on_every_runtime(|| {
         beside_traffic(|| {
@@ -99,6 +103,10 @@ fn commands_form_a_pipeline_and_can_be_killed() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn what_runs_between_fork_and_exec_may_block() {
     on_every_runtime(|| {
         beside_traffic(|| {
@@ -116,6 +124,10 @@ fn what_runs_between_fork_and_exec_may_block() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn the_child_of_a_fork_goes_on_alone() {
     on_every_runtime(|| {
         beside_traffic(|| {
@@ -150,6 +162,10 @@ fn the_child_of_a_fork_goes_on_alone() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn names_are_looked_up() {
     on_every_runtime(|| {
         beside_traffic(|| {
@@ -184,6 +200,10 @@ fn build_library(test: &str) -> CString {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_library_that_is_loaded_has_thread_locals_in_every_coroutine() {
     on_every_runtime(|| {
         let library = build_library("loaded");
@@ -218,6 +238,10 @@ fn a_library_that_is_loaded_has_thread_locals_in_every_coroutine() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_library_that_is_closed_and_loaded_again_begins_anew() {
     on_every_runtime(|| {
         let library = build_library("closed");
@@ -254,6 +278,10 @@ fn a_library_that_is_closed_and_loaded_again_begins_anew() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn credentials_change_without_waiting_for_anybody() {
     on_every_runtime(|| {
         beside_traffic(|| {

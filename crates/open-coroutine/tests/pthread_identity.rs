@@ -31,6 +31,10 @@ fn other() -> (pthread_t, Sender<()>, JoinHandle<()>) {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn the_stack_is_that_of_the_coroutine() {
     on_every_runtime(|| {
         let tasks: Vec<_> = [64 << 10, 256 << 10, 1 << 20]
@@ -114,6 +118,10 @@ fn kernel_name() -> String {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_name_is_kept_by_its_coroutine_alone() {
     on_every_runtime(|| {
         let tasks: Vec<_> = (0..20)
@@ -192,6 +200,10 @@ fn a_coroutine_signals_itself() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn other_coroutines_are_not_found_by_their_thread_id() {
     on_every_runtime(|| {
         let check = |other: pthread_t| {
@@ -214,6 +226,10 @@ fn other_coroutines_are_not_found_by_their_thread_id() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_coroutine_neither_joins_nor_cancels_itself() {
     on_every_runtime(|| {
         // SAFETY: both refuse.

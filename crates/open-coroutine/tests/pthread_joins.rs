@@ -81,6 +81,10 @@ fn a_join_with_a_limit_ends_in_time_or_with_the_thread() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn coroutines_are_refused() {
     on_every_runtime(|| {
         let (sender, receiver) = mpsc::channel();

@@ -95,6 +95,10 @@ fn count_together(mutex: &Arc<Mutex>, flows: usize, threads: usize) {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn increments_of_coroutines_are_all_kept() {
     on_every_runtime(|| {
         for kind in TYPES {
@@ -104,6 +108,10 @@ fn increments_of_coroutines_are_all_kept() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn increments_of_coroutines_and_threads_are_all_kept() {
     on_every_runtime(|| {
         for kind in TYPES {
@@ -204,6 +212,10 @@ fn a_coroutine_gets_the_mutex_of_a_thread_that_begins_to_wait() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn others_go_on_while_a_coroutine_waits_for_a_mutex() {
     on_every_runtime(|| {
         let ticker = Ticker::start();
@@ -269,6 +281,10 @@ fn locking_again_is_as_on_a_thread() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn another_coroutine_cannot_unlock_what_knows_its_owner() {
     on_every_runtime(|| {
         for kind in [

@@ -103,6 +103,10 @@ fn change_together(lock: &Arc<Lock>, flows: usize, threads: usize) {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn writers_are_alone_among_coroutines() {
     on_every_runtime(|| {
         for lock in locks() {
@@ -112,6 +116,10 @@ fn writers_are_alone_among_coroutines() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn writers_are_alone_among_coroutines_and_threads() {
     on_every_runtime(|| {
         for lock in locks() {
@@ -137,6 +145,10 @@ fn readers_hold_it_together() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn others_go_on_while_a_coroutine_waits_for_a_lock() {
     on_every_runtime(|| {
         for lock in locks() {

@@ -57,6 +57,10 @@ extern "C" fn blocking_handler(_: c_int) {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn what_they_call_blocks_and_others_go_on_afterwards() {
     for flags in [libc::SA_RESTART, libc::SA_RESTART | libc::SA_ONSTACK] {
         handle(libc::SIGUSR1, blocking_handler, flags);
@@ -269,6 +273,10 @@ extern "C" fn raises_again(signal: c_int) {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn their_own_signal_is_blocked_meanwhile_unless_it_is_not_deferred() {
     on_every_runtime(|| {
         for (flags, inside) in [(0, 1), (libc::SA_NODEFER, 4)] {

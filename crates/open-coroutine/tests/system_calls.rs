@@ -169,6 +169,10 @@ fn assert_within(cost: &HashMap<String, f64>, limits: &[(&str, f64)]) {
 const ECHO: usize = 2 * CONNECTIONS;
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer makes system calls too"
+)]
 fn a_ready_receive_costs_one_system_call_on_epoll() {
     if let Some(cost) = cost("epoll", "ready", 1) {
         assert_within(&cost, &[("recvfrom", 1.05)]);
@@ -176,6 +180,10 @@ fn a_ready_receive_costs_one_system_call_on_epoll() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer makes system calls too"
+)]
 fn a_message_costs_a_try_a_wait_and_a_transfer_on_epoll() {
     let limits = [
         ("recvfrom", 2.1),
@@ -189,6 +197,10 @@ fn a_message_costs_a_try_a_wait_and_a_transfer_on_epoll() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer makes system calls too"
+)]
 fn a_message_costs_no_system_call_of_its_own_on_io_uring() {
     for kind in ["tcp", "unix"] {
         if let Some(cost) = cost("io_uring", kind, ECHO) {

@@ -17,6 +17,10 @@ use runtimes::on_every_runtime;
 const MOMENT: Duration = Duration::from_millis(2);
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn every_task_has_thread_locals_of_its_own() {
     thread_local! {
         static NUMBER: Cell<usize> = const { Cell::new(0) };
@@ -43,6 +47,10 @@ fn every_task_has_thread_locals_of_its_own() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn thread_locals_are_destroyed_once_before_join_returns() {
     static ALIVE: AtomicUsize = AtomicUsize::new(0);
     static DESTROYED: AtomicUsize = AtomicUsize::new(0);
@@ -77,6 +85,10 @@ fn thread_locals_are_destroyed_once_before_join_returns() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_borrow_across_a_suspension_disturbs_nobody() {
     thread_local! {
         static LOG: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
@@ -100,6 +112,10 @@ fn a_borrow_across_a_suspension_disturbs_nobody() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn tasks_that_are_alive_have_different_thread_ids() {
     on_every_runtime(|| {
         let tasks: Vec<_> = (0..50)

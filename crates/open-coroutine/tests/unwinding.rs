@@ -25,6 +25,10 @@ impl Drop for WaitOnDrop {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_task_suspended_in_a_destructor_is_panicking_and_others_are_not() {
     on_every_runtime(|| {
         let tasks: Vec<_> = (0..10usize)
@@ -85,6 +89,10 @@ fn a_panic_in_a_destructor_while_unwinding_aborts() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn a_panic_in_the_destructor_of_a_thread_local_aborts() {
     thread_local! {
         static GUARD: PanicOnDrop = const { PanicOnDrop };

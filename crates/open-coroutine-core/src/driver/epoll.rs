@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::op::{INTERESTS, Op};
+use super::refusals::Refusals;
 use super::request::{Request, State};
 use super::waiters::{self, FdWaiters};
 use super::waker::Waker;
@@ -50,6 +51,7 @@ pub struct Epoll {
     in_flight: usize,
     /// `epoll_pwait2` is missing (before Linux 5.11, or filtered).
     waits_in_milliseconds: bool,
+    refusals: Refusals,
     waker: Arc<Waker>,
     waiters: Arc<FdWaiters>,
 }
@@ -67,6 +69,7 @@ impl Epoll {
     ///
     /// Those of `epoll_create1(2)` and `eventfd(2)`.
     pub(super) fn new() -> io::Result<Self> {
+        // First, so that nothing fails while there is a descriptor to close.
         let (waker, waiters) = super::outside()?;
         Self::with(waker, waiters)
     }
@@ -86,6 +89,7 @@ impl Epoll {
             finished: Vec::new(),
             in_flight: 0,
             waits_in_milliseconds: false,
+            refusals: Refusals::default(),
             waker,
             waiters,
         };
@@ -313,9 +317,13 @@ impl Epoll {
         let watch = &self.watches[&fd];
         let token = u64::from(watch.generation) << 32 | fd as u64;
         let events = watch.events | libc::EPOLLONESHOT as u32;
-        let error = self.register(fd, events, token);
+        let error = match self.register(fd, events, token) as i32 {
+            // Nobody who reads or accepts knows what has no space.
+            error if error == -libc::ENOSPC => -libc::ENOMEM,
+            error => error,
+        };
         if error < 0 {
-            self.finish_where(fd, |_| Some(error as i32));
+            self.finish_where(fd, |_| Some(error));
         }
     }
 
@@ -401,12 +409,29 @@ impl Epoll {
             let result = unsafe { sys::syscall(libc::SYS_epoll_pwait2, args) };
             match -result as i32 {
                 libc::ENOSYS | libc::EPERM => self.waits_in_milliseconds = true,
-                _ => return count(result),
+                _ => return self.count(result),
             }
         }
         let args = [fd, events, EVENTS, milliseconds(timeout) as usize, 0, 0];
         // SAFETY: `EVENTS` events are alive for the whole call.
-        count(unsafe { sys::syscall(libc::SYS_epoll_pwait, args) })
+        let result = unsafe { sys::syscall(libc::SYS_epoll_pwait, args) };
+        self.count(result)
+    }
+
+    /// The number of events in a result of `epoll_wait`.
+    fn count(&mut self, result: isize) -> usize {
+        match -result as i32 {
+            ..=0 => {
+                self.refusals.end();
+                result as usize
+            }
+            libc::EINTR => 0,
+            error => {
+                let hint = "the descriptor of the driver is in foreign hands";
+                self.refusals.count("epoll_wait", error, hint);
+                0
+            }
+        }
     }
 }
 
@@ -434,18 +459,6 @@ fn milliseconds(timeout: Option<Duration>) -> c_int {
         Some(timeout) => {
             c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
         }
-    }
-}
-
-/// The number of events in a result of `epoll_wait`.
-fn count(result: isize) -> usize {
-    match -result as i32 {
-        ..=0 => result as usize,
-        libc::EINTR => 0,
-        error => panic!(
-            "epoll_wait says: {}; the descriptor of the driver is in foreign hands",
-            io::Error::from_raw_os_error(error)
-        ),
     }
 }
 

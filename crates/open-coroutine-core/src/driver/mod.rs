@@ -28,6 +28,7 @@
 pub mod op;
 
 mod epoll;
+mod refusals;
 mod request;
 mod uring;
 mod waiters;

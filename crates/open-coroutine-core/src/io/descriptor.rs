@@ -44,6 +44,8 @@ const PIPE: u32 = 2;
 const STREAM: u32 = 4;
 const MESSAGES: u32 = 6;
 const FILE: u32 = 8;
+/// What was said is not to be kept.
+const UNSURE: u32 = 1 << 31;
 /// Generations are multiples of this, which leaves room for what was seen.
 const STEP: u32 = 16;
 
@@ -104,13 +106,14 @@ fn has(fd: RawFd, properties: u32, ask: impl FnOnce(RawFd) -> u32) -> u32 {
     }
     let found = ask(fd);
     if found != 0
+        && found & UNSURE == 0
         && let Some(entry) = entry
     {
         let after = before & !(CLEARED - 1) | u64::from(seen | found);
         // If it fails, what was found is asked for again.
         let _ = entry.compare_exchange(before, after, Relaxed, Relaxed);
     }
-    found
+    found & properties
 }
 
 fn look(fd: RawFd) -> u32 {
@@ -118,7 +121,8 @@ fn look(fd: RawFd) -> u32 {
         libc::S_IFIFO => PIPE,
         libc::S_IFSOCK => match socket_option(fd, libc::SO_TYPE, 0) {
             Some(libc::SOCK_STREAM) => STREAM,
-            _ => MESSAGES,
+            Some(_) => MESSAGES,
+            None => 0,
         },
         libc::S_IFREG | libc::S_IFBLK => FILE,
         // A terminal, an event counter and the like; or it is invalid, which
@@ -130,9 +134,12 @@ fn look(fd: RawFd) -> u32 {
 fn blocks(fd: RawFd) -> u32 {
     let args = [fd as usize, libc::F_GETFL as usize, 0, 0, 0, 0];
     // SAFETY: only asks.
-    let flags = unsafe { sys::syscall(libc::SYS_fcntl, args) };
-    // An invalid descriptor does not block either: the call itself reports it.
-    if flags >= 0 && flags as c_int & libc::O_NONBLOCK == 0 {
+    let flags = sys::insist(|| unsafe { sys::syscall(libc::SYS_fcntl, args) });
+    if flags < 0 {
+        // It is invalid, or the kernel does not say. Who waits for it does no
+        // harm, and the call itself reports what is wrong.
+        BLOCKS | UNSURE
+    } else if flags as c_int & libc::O_NONBLOCK == 0 {
         BLOCKS
     } else {
         0
@@ -153,7 +160,7 @@ pub(super) fn socket_option<T: Copy>(fd: RawFd, option: c_int, mut value: T) -> 
     ];
     // SAFETY: `value` and `len` live across the call; the options that are asked
     // for are integers, or structures of them, of this size.
-    let result = unsafe { sys::syscall(libc::SYS_getsockopt, args) };
+    let result = sys::insist(|| unsafe { sys::syscall(libc::SYS_getsockopt, args) });
     (result == 0).then_some(value)
 }
 

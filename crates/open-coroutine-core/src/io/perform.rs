@@ -14,7 +14,7 @@ use crate::sched::{self, Cancel, Carried, Waiter};
 use crate::util::child;
 
 pub(super) const EAGAIN: isize = -(libc::EAGAIN as isize);
-pub(super) const EINTR: isize = -(libc::EINTR as isize);
+const EINTR: isize = -(libc::EINTR as isize);
 /// How epoll refuses what has no readiness.
 const NO_READINESS: isize = -(libc::EPERM as isize);
 /// How a wait says that its deadline has come.

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use super::perform::{Awaits, EINTR, EXPIRED, by_driver, call, wait_ready};
+use super::perform::{Awaits, EXPIRED, by_driver, call, wait_ready};
 use crate::driver::Op;
 use crate::sched::{self, Cancel, Wake};
 use crate::sys;
@@ -45,7 +45,27 @@ pub unsafe fn poll(
         error => Some(error),
     };
     // SAFETY: as above.
-    wait_for(&unsafe { merged(fds, count) }, deadline, answer)
+    let result = wait_for(&unsafe { merged(fds, count) }, deadline, answer);
+    if !is_exhausted(result) {
+        return result;
+    }
+    let timeout = timespec_until(deadline);
+    let timeout = timeout.as_ref().map_or(0, |t| &raw const *t as usize);
+    let args = [fds as usize, count as usize, timeout, 0, 0, 0];
+    // SAFETY: the caller's promise; `timeout` lives across the call.
+    unsafe { call(Awaits::Others, libc::SYS_ppoll, args) }
+}
+
+/// Whether a wait found no descriptor or no memory. That is no reason for `poll` or
+/// `select` to fail, which need none on a thread; so there it is done on one.
+fn is_exhausted(result: isize) -> bool {
+    const REASONS: [c_int; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOSPC];
+    REASONS.contains(&(-result as c_int))
+}
+
+fn timespec_until(deadline: Option<Instant>) -> Option<libc::timespec> {
+    let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+    left.map(sys::to_timespec)
 }
 
 /// What a poll of closed descriptors reports: that all of them are invalid.
@@ -82,19 +102,9 @@ unsafe fn poll_now(fds: *mut libc::pollfd, count: libc::nfds_t) -> isize {
         0,
         0,
     ];
+    // A signal ends also a look that waits for nothing.
     // SAFETY: the caller's promise; `timeout` lives across the call.
-    look(|| unsafe { sys::syscall(libc::SYS_ppoll, args) })
-}
-
-/// Repeats a call that does not wait, and fails all the same if a signal is just
-/// arriving: the coroutine's preemption, for example.
-fn look(call: impl Fn() -> isize) -> isize {
-    loop {
-        let found = call();
-        if found != EINTR {
-            return found;
-        }
-    }
+    sys::insist(|| unsafe { sys::syscall(libc::SYS_ppoll, args) })
 }
 
 /// The sets of descriptors that `select(2)` takes and changes.
@@ -140,7 +150,13 @@ pub unsafe fn select(sets: FdSets, timeout: Option<Duration>) -> isize {
             Some(error)
         }
     };
-    wait_for(&wanted.to_poll(), deadline, answer)
+    let result = wait_for(&wanted.to_poll(), deadline, answer);
+    if !is_exhausted(result) {
+        return result;
+    }
+    let timeout = timespec_until(deadline);
+    // SAFETY: the caller's promise; the sets are as they were at first.
+    unsafe { sets.select_until(timeout) }
 }
 
 /// What the caller of a `select` waits for: the words of its three sets.
@@ -203,8 +219,22 @@ impl FdSets {
             &raw const timeout as usize,
             0,
         ];
+        // As in `poll_now`; a call that fails leaves the sets alone.
         // SAFETY: the caller's promise; `timeout` lives across the call.
-        look(|| unsafe { sys::syscall(libc::SYS_pselect6, args) })
+        sys::insist(|| unsafe { sys::syscall(libc::SYS_pselect6, args) })
+    }
+
+    /// Waits on a thread.
+    ///
+    /// # Safety
+    ///
+    /// As [`select`].
+    unsafe fn select_until(&self, timeout: Option<libc::timespec>) -> isize {
+        let timeout = timeout.as_ref().map_or(0, |t| &raw const *t as usize);
+        let [read, write, except] = self.pointers().map(|set| set as usize);
+        let args = [self.count as usize, read, write, except, timeout, 0];
+        // SAFETY: the caller's promise; `timeout` lives across the call.
+        unsafe { call(Awaits::Others, libc::SYS_pselect6, args) }
     }
 }
 
@@ -322,13 +352,17 @@ impl EpollSet {
         }
         let set = Self(fd as RawFd);
         for entry in fds {
-            set.add(entry.fd, u32::from(entry.events as u16) | flags as u32);
+            let events = u32::from(entry.events as u16) | flags as u32;
+            // What else cannot be added never becomes ready.
+            match set.add(entry.fd, events) {
+                error if is_exhausted(error) => return Err(error),
+                _ => {}
+            }
         }
         Ok(set)
     }
 
-    /// What cannot be added never becomes ready.
-    fn add(&self, fd: RawFd, events: u32) {
+    fn add(&self, fd: RawFd, events: u32) -> isize {
         let mut event = libc::epoll_event { events, u64: 0 };
         let args = [
             self.0 as usize,
@@ -339,7 +373,7 @@ impl EpollSet {
             0,
         ];
         // SAFETY: `event` lives across the call.
-        unsafe { sys::syscall(libc::SYS_epoll_ctl, args) };
+        unsafe { sys::syscall(libc::SYS_epoll_ctl, args) }
     }
 
     /// Takes the changes that there were.
@@ -349,7 +383,8 @@ impl EpollSet {
         let at = events.as_mut_ptr() as usize;
         let args = [self.0 as usize, at, MOST, 0, 0, 8];
         // SAFETY: there is room for so many events.
-        while unsafe { sys::syscall(libc::SYS_epoll_pwait, args) } == MOST as isize {}
+        let take = || sys::insist(|| unsafe { sys::syscall(libc::SYS_epoll_pwait, args) });
+        while take() == MOST as isize {}
     }
 }
 
@@ -375,7 +410,7 @@ pub unsafe fn epoll_wait(
     let now = || {
         let args = [fd as usize, events as usize, max as usize, 0, 0, 8];
         // SAFETY: the caller's promise.
-        unsafe { sys::syscall(libc::SYS_epoll_pwait, args) }
+        sys::insist(|| unsafe { sys::syscall(libc::SYS_epoll_pwait, args) })
     };
     loop {
         let ready = now();

@@ -34,6 +34,9 @@ pub struct Capabilities {
     /// Which blocking functions of libc suspend the coroutine that calls them,
     /// if calls reach their replacements.
     pub diverts: Hooks,
+    /// Whether the global allocator keeps state per thread, of which every
+    /// coroutine has its own: it is not wrapped in `OnThread`.
+    pub foreign_allocator: bool,
     /// Whether a coroutine that computes for long is suspended when others wait.
     pub preemptive: bool,
 }
@@ -54,6 +57,7 @@ impl Capabilities {
             },
             no_uring: no_uring.map(|error| error.to_string()),
             diverts,
+            foreign_allocator: tls::decided().is_some_and(|tls| tls.has_foreign_allocator()),
             preemptive,
         }
     }

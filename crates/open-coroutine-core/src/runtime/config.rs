@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::capabilities::{Capabilities, Mode};
 use super::{InitError, overflow, probe_driver, wake_joiners};
 use crate::driver;
-use crate::sched::{Hooks, Settings};
+use crate::sched::{self, Hooks, Settings};
 use crate::stack::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE};
 use crate::sys;
 use crate::tls::{self, Refusal};
@@ -31,6 +31,9 @@ const MAX_WORKERS: usize = 4096;
 
 /// A shorter time slice would go for the switches.
 const MIN_TIME_SLICE: Duration = Duration::from_micros(50);
+
+/// The variable that goes before [`Config::driver`].
+const DRIVER: &str = "OPEN_COROUTINE_DRIVER";
 
 /// How the runtime is to run. Every setting has a default.
 ///
@@ -219,6 +222,7 @@ impl Config {
                 driver,
                 isolation,
                 hooks,
+                migrates: sched::migration_is_forced(),
                 preemptive,
                 time_slice: self.time_slice,
                 take_over: self.take_over && isolation.is_some() && sys::prepare_memory_barriers(),
@@ -254,8 +258,13 @@ impl Config {
         Ok(())
     }
 
+    /// Whether the program or its user wants a certain driver.
+    pub(super) fn asks_for_a_driver(&self) -> bool {
+        self.driver.is_some() || env::var_os(DRIVER).is_some()
+    }
+
     fn choose_driver(&self) -> Result<(driver::Kind, Option<io::Error>), InitError> {
-        let forced = match env::var("OPEN_COROUTINE_DRIVER") {
+        let forced = match env::var(DRIVER) {
             Ok(name) => Some(parse_driver(name).map_err(InitError::InvalidConfig)?),
             Err(_) => self.driver,
         };

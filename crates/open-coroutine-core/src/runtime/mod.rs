@@ -36,8 +36,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::config::Chosen;
 use crate::driver::{self, Kind};
-use crate::sched::{self, Shared};
+use crate::sched::{self, Census, Shared};
 use crate::sync::futex;
 use crate::sys;
 use crate::task::Waiters;
@@ -167,7 +168,32 @@ pub fn init(config: Config) -> Result<(), InitError> {
 }
 
 fn start(config: Config) -> Result<Runtime, InitError> {
-    let chosen = config.choose()?;
+    match start_as(config.clone().choose()?) {
+        // A ring could be made to try, but not one for each worker.
+        Err(Missing::Driver(error)) if !config.asks_for_a_driver() => {
+            let mut runtime = start_as(config.driver(Driver::Epoll).choose()?)?;
+            runtime.capabilities.no_uring = Some(error.to_string());
+            Ok(runtime)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// What the system did not give to a runtime that starts.
+enum Missing {
+    Thread(io::Error),
+    /// The driver of a worker.
+    Driver(io::Error),
+}
+
+impl From<Missing> for InitError {
+    fn from(missing: Missing) -> Self {
+        let (Missing::Thread(error) | Missing::Driver(error)) = missing;
+        Self::Worker(error)
+    }
+}
+
+fn start_as(chosen: Chosen) -> Result<Runtime, Missing> {
     overflow::install();
     let count = chosen.settings.workers;
     let queues: Vec<_> = (0..count).map(|_| sched::Queue::new()).collect();
@@ -192,18 +218,14 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         match worker {
             Ok(worker) => workers.push(worker),
             Err(error) => {
-                outcome = Err(InitError::Worker(sys::explain_no_thread(&error)));
+                outcome = Err(Missing::Thread(sys::explain_no_thread(&error)));
                 break;
             }
         }
     }
     drop(ready);
     let drivers = started.iter().take(workers.len());
-    outcome = outcome.and(
-        drivers
-            .collect::<io::Result<()>>()
-            .map_err(InitError::Worker),
-    );
+    outcome = outcome.and(drivers.collect::<io::Result<()>>().map_err(Missing::Driver));
     if let Err(error) = outcome {
         shared.stop();
         join_all(workers);
@@ -217,7 +239,7 @@ fn start(config: Config) -> Result<Runtime, InitError> {
         Err(error) => {
             shared.stop();
             join_all(workers);
-            return Err(InitError::Worker(sys::explain_no_thread(&error)));
+            return Err(Missing::Thread(sys::explain_no_thread(&error)));
         }
     };
     *SCHEDULER.lock() = Some(shared.clone());
@@ -360,12 +382,12 @@ pub fn workers() -> usize {
     }
 }
 
-/// How often another thread has taken over a worker of the running runtime, because
-/// a coroutine had blocked its thread; 0 if none is running.
-pub fn takeovers() -> u64 {
+/// What the running runtime holds; nothing if none is running.
+#[doc(hidden)]
+pub fn census() -> Census {
     match &*RUNTIME.lock() {
-        State::Running(runtime) => runtime.shared.takeovers(),
-        State::Stopped | State::Stopping => 0,
+        State::Running(runtime) => runtime.shared.census(),
+        State::Stopped | State::Stopping => Census::default(),
     }
 }
 

@@ -97,7 +97,8 @@ impl Family {
 /// coroutines and on plain threads; a coroutine is suspended while it waits.
 ///
 /// If the calling task is asked to end while it waits for its children, so are they;
-/// it waits for them all the same.
+/// it waits for them all the same. It also does if the runtime stops without them,
+/// and then for ever, since they have borrowed what its caller owns.
 ///
 /// # Panics
 ///
@@ -164,6 +165,19 @@ impl<'scope, 'env> Scope<'scope, 'env> {
 
     /// Asks all children to end, as [`JoinHandle::cancel`] does, also those that are
     /// spawned later.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use open_coroutine_core::{runtime::scope, sync::park};
+    ///
+    /// scope(|s| {
+    ///     for _ in 0..10 {
+    ///         s.spawn(park);
+    ///     }
+    ///     s.cancel();
+    /// });
+    /// ```
     pub fn cancel(&self) {
         self.family.cancel();
     }

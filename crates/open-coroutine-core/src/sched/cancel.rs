@@ -60,6 +60,7 @@
 //! and the lock of its inbox makes `requested` visible; or after, and 8 finds the
 //! wait. Steps 4 and 10 are two stores and two loads with a fence between each pair.
 
+use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::thread;
@@ -207,13 +208,32 @@ impl Cancel {
 }
 
 fn waits_for_peer(op: &Op) -> bool {
-    op.readiness().and(op.fd()).is_some_and(is_peer)
+    let is_for_sockets = matches!(
+        op,
+        Op::Recv { .. }
+            | Op::Send { .. }
+            | Op::RecvMsg { .. }
+            | Op::SendMsg { .. }
+            | Op::Accept { .. }
+            | Op::Connect { .. }
+    );
+    op.readiness()
+        .and(op.fd())
+        .is_some_and(|fd| match is_for_sockets {
+            true => is_own(fd),
+            false => is_peer(fd),
+        })
+}
+
+/// Whether `fd` is none that the process began with.
+fn is_own(fd: RawFd) -> bool {
+    fd > libc::STDERR_FILENO
 }
 
 /// Whether waits on `fd` end when their task is asked to: whether it is a socket or
 /// a pipe, and none that the process began with.
-pub fn is_peer(fd: i32) -> bool {
-    fd > libc::STDERR_FILENO && matches!(sys::file_kind(fd), libc::S_IFSOCK | libc::S_IFIFO)
+pub fn is_peer(fd: RawFd) -> bool {
+    is_own(fd) && matches!(sys::file_kind(fd), libc::S_IFSOCK | libc::S_IFIFO)
 }
 
 impl Shared {
@@ -319,6 +339,27 @@ impl Worker {
 }
 
 /// Whether the calling task was asked to end. False on a plain thread.
+///
+/// # Examples
+///
+/// ```
+/// use open_coroutine_core::runtime::spawn;
+/// use open_coroutine_core::sched::is_cancelled;
+///
+/// let task = spawn(|| {
+///     let mut rounds = 0u64;
+///     while !is_cancelled() {
+///         rounds += 1;
+///         std::thread::yield_now();
+///     }
+///     rounds
+/// });
+/// task.cancel();
+/// match task.join() {
+///     Ok(rounds) => println!("{rounds} rounds"),
+///     Err(error) => assert!(error.is_cancelled(), "it had not started"),
+/// }
+/// ```
 #[inline]
 pub fn is_cancelled() -> bool {
     current().is_some_and(|coroutine| coroutine.cancellation().is_requested())
@@ -348,8 +389,23 @@ fn may_unwind(coroutine: &Scheduled) -> bool {
         && !thread::panicking()
 }
 
-/// Runs `body` as if nobody had asked the calling task to end. Only
-/// [`is_cancelled`] tells it.
+/// Runs `body` as if nobody had asked the calling task to end; only [`is_cancelled`]
+/// tells. For what must be brought to its end, as the goodbye to a peer.
+///
+/// # Examples
+///
+/// ```
+/// use open_coroutine_core::runtime::{current, spawn};
+/// use open_coroutine_core::sched::without_cancellation;
+/// use open_coroutine_core::time::yield_now;
+///
+/// let task = spawn(|| {
+///     current().unwrap().cancel();
+///     without_cancellation(yield_now);
+///     yield_now();
+/// });
+/// assert!(task.join().unwrap_err().is_cancelled());
+/// ```
 pub fn without_cancellation<R>(body: impl FnOnce() -> R) -> R {
     struct Leave<'a>(&'a Scheduled);
     impl Drop for Leave<'_> {

@@ -14,8 +14,8 @@
 
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
 
 use super::holding::Holding;
 use super::local;
@@ -35,6 +35,8 @@ pub(super) struct Carrier {
     tls: Option<ThreadTls>,
     /// What it keeps of a worker that was taken away.
     left: Left,
+    /// See [`note_call`](Self::note_call). Only the thread itself writes it.
+    calls: AtomicU32,
 }
 
 /// The worker was taken away while the thread ran a coroutine. Whatever belongs to
@@ -57,7 +59,20 @@ impl Carrier {
             thread: sys::gettid(),
             tls,
             left: Left::default(),
+            calls: AtomicU32::new(0),
         }
+    }
+
+    /// Its coroutine makes a call that may block the thread, and that a signal might
+    /// end.
+    pub(super) fn note_call(&self) {
+        self.calls
+            .store(self.calls.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// How many such calls there were.
+    pub(super) fn calls(&self) -> u32 {
+        self.calls.load(Relaxed)
     }
 
     pub(super) fn left(&self) -> &Left {

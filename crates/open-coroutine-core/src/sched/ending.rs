@@ -197,7 +197,7 @@ impl Shared {
         // A thread that was relieved of this worker may have a driver of it still.
         if let Some(outside) = self.seats()[index].outside.get()
             && leaves
-            && self.takeovers() == 0
+            && self.takeovers.load(Relaxed) == 0
         {
             driver::leave(&outside.waker, &outside.waiters);
         }

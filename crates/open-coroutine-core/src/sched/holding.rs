@@ -7,6 +7,7 @@
 //! 2. Who wants to take the worker away moves `HERE` to `TAKING`, has every thread of
 //!    the process pass a memory barrier, and then loads `holds`. If it is set he goes
 //!    back to `HERE`, else on to `GONE`: the worker is his.
+//!    If the kernel refuses the barrier he goes back too.
 //! 3. A thread that finds `TAKING` does without the worker if it can. If it must know
 //!    for good it waits for the decision.
 //!
@@ -39,8 +40,9 @@ cfg_select! {
             fence(SeqCst);
         }
 
-        fn heavy_barrier() {
+        fn heavy_barrier() -> bool {
             fence(SeqCst);
+            true
         }
 
         fn pause() {
@@ -111,9 +113,9 @@ impl Holding {
         if claimed.is_err() {
             return false;
         }
-        heavy_barrier();
+        // Without the barrier nothing is known, and it stays where it is.
         // Acquire: what the thread did with the worker before it let go.
-        let is_free = !self.holds.load(Acquire);
+        let is_free = heavy_barrier() && !self.holds.load(Acquire);
         self.state.store(if is_free { GONE } else { HERE }, SeqCst);
         is_free
     }

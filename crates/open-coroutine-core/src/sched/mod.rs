@@ -16,9 +16,11 @@
 //! * `signals`: its signal mask, and the signals that wait for it;
 //!   `process_signals`: which threads take those to the process.
 //! * `handled`: what signal handlers wake.
+//! * `local`: what the running code knows; `locals`: its coroutine-locals.
 //! * `hooks`: the families of functions that suspend a coroutine.
 //! * `ordered`: the queue of what has a priority.
 //! * `sleep`: which worker sleeps and who wakes it; `README.md` has the steps.
+//! * `migrate`: moves every coroutine all the time, for tests; `census`: counts them.
 //! * `suspend`: what the layers above call on a coroutine.
 //!
 //! # Invariants
@@ -34,6 +36,7 @@ mod activity;
 mod cache;
 mod cancel;
 mod carrier;
+mod census;
 mod ending;
 mod handled;
 mod holding;
@@ -41,6 +44,8 @@ mod hooks;
 mod idle;
 mod limit;
 mod local;
+mod locals;
+mod migrate;
 mod monitor;
 mod ordered;
 mod preempt;
@@ -58,7 +63,10 @@ mod worker;
 pub use cancel::{
     Cancel, PointWait, cancellation_point, is_cancelled, is_peer, must_unwind, without_cancellation,
 };
+pub use census::Census;
 pub use hooks::Hooks;
+pub use locals::local;
+pub(crate) use migrate::migration_is_forced;
 pub(crate) use monitor::monitor;
 pub(crate) use preempt::install as install_preemption;
 pub use preempt::{action_before_preemption, chain, preempts_by};

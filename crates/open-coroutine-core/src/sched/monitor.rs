@@ -95,23 +95,44 @@ struct Watched {
     signals: u32,
     /// How long it has gone on since the first of them.
     ignored: Duration,
-    /// The processor time of the thread when it was last looked at.
+    /// The processor time of the thread when it was last looked at, and the calls
+    /// that may block that it had made.
     progress: Duration,
+    calls: u32,
     /// A spare was called, at this `ran`.
     relieved: Option<Duration>,
 }
 
 impl Watched {
-    /// Whether the thread has used the processor since this was called last, which
-    /// was `elapsed` ago.
-    fn advances(&mut self, carrier: &Carrier, elapsed: Duration) -> bool {
+    /// Looks at the thread, which was looked at `elapsed` ago.
+    fn observe(&mut self, carrier: &Carrier, elapsed: Duration) -> Progress {
         let progress = sys::thread_time(carrier.thread()).unwrap_or_default();
-        let advanced = progress != std::mem::replace(&mut self.progress, progress);
-        if advanced && self.signals > 0 {
+        let used = progress.saturating_sub(std::mem::replace(&mut self.progress, progress));
+        let calls = carrier.calls();
+        let is_calling = calls != std::mem::replace(&mut self.calls, calls);
+        if used.is_zero() {
+            return Progress::None;
+        }
+        if self.signals > 0 {
             self.ignored += elapsed;
         }
-        advanced
+        if is_calling && 2 * used < elapsed {
+            Progress::Calls
+        } else {
+            Progress::Computes
+        }
     }
+}
+
+/// What a thread has done since the monitor's last look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// It has not used the processor.
+    None,
+    /// It has made calls that may block, and may be in one that a signal would end.
+    Calls,
+    /// It runs.
+    Computes,
 }
 
 /// Runs the monitor on the calling thread until the runtime stops.
@@ -124,6 +145,7 @@ pub(crate) fn monitor(shared: &Arc<Shared>) {
         signals: 0,
         ignored: Duration::ZERO,
         progress: Duration::ZERO,
+        calls: 0,
         relieved: None,
     });
     let mut watch = Watch {
@@ -186,17 +208,17 @@ impl Watch<'_> {
             return self.tick;
         };
         let watched = &mut self.watched[index];
-        let advanced = watched.advances(&carrier, elapsed);
+        let progress = watched.observe(&carrier, elapsed);
         let ran = watched.ran;
         if ran >= self.tick {
             self.pass_on(seat);
         }
         let (is_due, next) = self.who_is_due(seat, ran);
         let grace = GRACE.min(shared.settings().time_slice);
-        let again = if ran >= STUCK && self.is_stuck(index, &carrier, advanced) {
+        let again = if ran >= STUCK && self.is_stuck(index, &carrier, progress) {
             self.relieve(index, carrier)
         } else if is_due && ran >= grace {
-            self.preempt(index, &carrier, advanced)
+            self.preempt(index, &carrier, progress)
         } else if is_due {
             grace
         } else {
@@ -251,8 +273,8 @@ impl Watch<'_> {
     }
 
     /// Signals the coroutine of a worker. Returns when to look again.
-    fn preempt(&mut self, index: usize, carrier: &Carrier, advanced: bool) -> Duration {
-        if !advanced || !self.shared.settings().preemptive {
+    fn preempt(&mut self, index: usize, carrier: &Carrier, progress: Progress) -> Duration {
+        if progress != Progress::Computes || !self.shared.settings().preemptive {
             return self.tick;
         }
         super::preempt::signal(carrier);
@@ -262,10 +284,10 @@ impl Watch<'_> {
     }
 
     /// Whether a thread that has run one coroutine for long is stuck.
-    fn is_stuck(&self, index: usize, carrier: &Carrier, advanced: bool) -> bool {
+    fn is_stuck(&self, index: usize, carrier: &Carrier, progress: Progress) -> bool {
         self.shared.settings().take_over
             && (self.watched[index].ignored >= STUCK
-                || (!advanced && sys::is_asleep(carrier.thread())))
+                || (progress == Progress::None && sys::is_asleep(carrier.thread())))
     }
 
     /// Calls a spare, and again if the thread is still stuck much later.

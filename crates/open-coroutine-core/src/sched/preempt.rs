@@ -25,6 +25,9 @@
 //! 1. The handler does not suspend while anything of the runtime is held: that
 //!    would be a section (`util::preempt`, invariant 1).
 //! 2. It restores `errno`.
+//! 3. It is not interrupted by its own signal, except in a section: its first and
+//!    last instructions are the executable's too, and what they have interrupted
+//!    may be libc with a lock held.
 
 use std::ffi::{c_int, c_void};
 use std::mem;
@@ -67,9 +70,9 @@ pub(crate) fn install() {
         // SAFETY: all-zero bytes are a valid `sigaction`.
         let mut action: libc::sigaction = unsafe { mem::zeroed() };
         action.sa_sigaction = handle as *const () as usize;
-        // Not on the alternate stack, which belongs to the thread; and not
-        // blocked meanwhile, for the mask goes on with the thread.
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_NODEFER;
+        // Not on the alternate stack, which belongs to the thread; and blocked
+        // meanwhile (invariant 3).
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
         // SAFETY: the handler does what one may do.
         if let Some(before) = unsafe { sys::replace_action(SIGNAL, &action) } {
             // Release: pairs with the Acquire in `pass_on`.
@@ -129,6 +132,9 @@ fn interrupt(context: &mut libc::ucontext_t) {
         return preempt::leave_quietly();
     };
     if !was_in_section && may_suspend(coroutine, context) {
+        // The thread goes on with the mask that it had. From here to where all is
+        // blocked again, this is a section (invariant 3).
+        sys::set_signal_mask(sys::context_mask(context));
         // SAFETY: on the coroutine, which was in no section: nothing is borrowed.
         unsafe { coroutine.suspend(Suspend::Preempted) };
         sys::refresh_context(context);

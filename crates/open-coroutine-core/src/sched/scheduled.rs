@@ -25,6 +25,7 @@ use super::cancel::Cancellation;
 use super::carrier::Carrier;
 use super::hooks::Hooks;
 use super::local;
+use super::locals::Locals;
 use super::shared::Shared;
 use super::signals::Signals;
 use super::suspend::IoWait;
@@ -107,6 +108,8 @@ pub(crate) struct Scheduled {
     segment: Cell<*const Segment>,
     /// Restricted mode: the sections that it is in while suspended.
     sections: Cell<u32>,
+    /// Restricted mode: what coroutine-locals hold.
+    locals: Locals,
     block: UnsafeCell<Option<tls::Block>>,
     context: UnsafeCell<Context>,
 }
@@ -156,6 +159,7 @@ impl Scheduled {
             stack: stack.usable(),
             segment: Cell::new(ptr::null()),
             sections: Cell::new(preempt::initial()),
+            locals: Locals::new(),
             block: UnsafeCell::new(block),
             context: UnsafeCell::new(None),
         })));
@@ -281,6 +285,10 @@ impl Scheduled {
         &self.woken_before
     }
 
+    pub(super) fn locals(&self) -> &Locals {
+        &self.locals
+    }
+
     pub(super) fn listed_at(&self) -> &Cell<usize> {
         &self.listed_at
     }
@@ -396,6 +404,8 @@ impl Scheduled {
             if let Some(isolation) = self.isolation {
                 // SAFETY: on the coroutine's own block, at the end of a task.
                 unsafe { tls::end(isolation) };
+            } else {
+                self.locals.clear();
             }
             if !local::left().is_null() {
                 // The child of a fork ends with its only thread.

@@ -54,6 +54,8 @@ pub struct Settings {
     pub isolation: Option<&'static Isolation>,
     /// The hooked functions that suspend the coroutine that calls them.
     pub hooks: Hooks,
+    /// For tests: isolated coroutines change their worker at each switch.
+    pub migrates: bool,
     /// Whether coroutines that run for long are preempted.
     pub preemptive: bool,
     /// How long a coroutine may run while another one could.
@@ -116,6 +118,8 @@ pub(super) struct Seat {
     pub(super) run_next: AtomicPtr<Scheduled>,
     /// How many coroutines it has resumed; for the monitor.
     pub(super) resumes: AtomicU64,
+    /// Whether it has coroutines that nobody can steal; for the monitor.
+    pub(super) has_pinned: AtomicBool,
     /// What its driver waits for; for the monitor.
     io: AtomicU8,
     /// The thread that runs it.
@@ -173,6 +177,7 @@ impl Seat {
     pub(super) fn has_runnable(&self) -> bool {
         !self.stealer.is_empty()
             || !self.run_next.load(Relaxed).is_null()
+            || self.has_pinned.load(Relaxed)
             || self.has_mail.load(Relaxed)
             || !self.handled.is_empty()
     }
@@ -188,7 +193,7 @@ pub struct Shared {
     pub(super) monitor: Monitor,
     pub(super) process_signals: ProcessSignals,
     /// Tasks spawned and not yet ended.
-    tasks: AtomicUsize,
+    pub(super) tasks: AtomicUsize,
     pub(super) ending: Ending,
     pub(super) limit: Limit,
     /// Every coroutine object there is, to name what is left at shutdown.
@@ -197,6 +202,8 @@ pub struct Shared {
     waits: Pool,
     spares: Pool,
     pub(super) takeovers: AtomicU64,
+    /// How often a coroutine was suspended against its will.
+    pub(super) preemptions: AtomicU64,
 }
 
 // SAFETY: the pointers in `all` and `Seat` are handed over as `Scheduled` says.
@@ -211,6 +218,7 @@ impl Shared {
                 stealer: queue.stealer(),
                 run_next: AtomicPtr::new(ptr::null_mut()),
                 resumes: AtomicU64::new(0),
+                has_pinned: AtomicBool::new(false),
                 io: AtomicU8::new(NO_IO),
                 carrier: Lock::new(None),
                 timers: Lock::new(Timers::new()),
@@ -235,6 +243,7 @@ impl Shared {
             waits: Pool::new(Pool::UNLIMITED, Pool::KEEP_ALIVE),
             spares: Pool::new(Pool::UNLIMITED, Pool::KEEP_ALIVE),
             takeovers: AtomicU64::new(0),
+            preemptions: AtomicU64::new(0),
             settings,
         }
     }
@@ -253,11 +262,6 @@ impl Shared {
     /// thread himself to do so. Hence their number has no limit.
     pub fn waits(&self) -> &Pool {
         &self.waits
-    }
-
-    /// How often a worker was taken over from its thread.
-    pub fn takeovers(&self) -> u64 {
-        self.takeovers.load(Relaxed)
     }
 
     /// The threads that take workers over.
@@ -337,6 +341,9 @@ impl Shared {
     pub(super) unsafe fn make_runnable(coroutine: NonNull<Scheduled>) {
         // SAFETY: it cannot end before it is in a queue.
         let target = unsafe { coroutine.as_ref() };
+        if target.is_isolated() && target.shared().settings.migrates {
+            return target.shared().clone().migrate(coroutine);
+        }
         let shared = Arc::as_ptr(target.shared());
         with_worker(|worker| {
             match worker.filter(|worker| ptr::eq(Arc::as_ptr(worker.shared()), shared)) {

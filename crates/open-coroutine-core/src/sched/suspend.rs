@@ -77,13 +77,19 @@ pub fn may_divert(family: Hooks) -> bool {
 }
 
 /// Whether `coroutine` passes through only because of a signal handler that it
-/// has left by a jump.
+/// has left by a jump. If not, its call may block, which the monitor should know.
 #[cold]
 #[inline(never)]
 fn diverts_again(coroutine: &Scheduled, family: Hooks) -> bool {
-    coroutine.before_handler().get().is_some() && {
+    if coroutine.before_handler().get().is_some() {
         notice_left_handler(coroutine);
-        coroutine.diverts(family)
+    }
+    coroutine.diverts(family) || {
+        let _section = preempt::section();
+        // SAFETY: in a section it stays on its thread, whose carrier lives as long as
+        // that runs coroutines.
+        unsafe { &*coroutine.carrier() }.note_call();
+        false
     }
 }
 
@@ -346,4 +352,33 @@ pub unsafe fn on_thread_storage<R>(body: impl FnOnce() -> R) -> R {
     };
     // SAFETY: the caller's promise; the coroutine runs on this worker.
     unsafe { tls::on_thread(thread, block, body) }
+}
+
+/// Runs `body` as the OS thread below the caller would: on its thread-local
+/// storage, with hooked functions passing through, and without preemption. It may
+/// be called at any time, also before `main`, in a thread's last destructors and
+/// in the child of a fork. A plain thread pays one load and one branch.
+///
+/// # Safety
+///
+/// As for [`on_thread_storage`].
+#[inline(always)]
+pub unsafe fn as_thread<R>(body: impl FnOnce() -> R) -> R {
+    if was_coroutine() {
+        // SAFETY: the caller's promise.
+        unsafe { as_thread_below(body) }
+    } else {
+        body()
+    }
+}
+
+/// # Safety
+///
+/// As for [`as_thread`].
+#[inline(never)]
+unsafe fn as_thread_below<R>(body: impl FnOnce() -> R) -> R {
+    // First, because who passes through is not preempted: so it stays on the
+    // thread whose storage is looked up.
+    // SAFETY: the caller's promise.
+    without_diversion(|| unsafe { on_thread_storage(body) })
 }

@@ -288,7 +288,7 @@ impl Worker {
     }
 
     fn take_local(&self) -> Option<Runnable> {
-        let pinned = || self.pinned.borrow_mut().pop_front();
+        let pinned = || self.take_pinned();
         // In turn: neither those that yield all the time nor new tasks starve.
         if self.picks.get().is_multiple_of(2) {
             let first = pinned().map(Runnable::Coroutine);
@@ -297,6 +297,18 @@ impl Worker {
             let first = self.queue.pop();
             first.or_else(|| pinned().map(Runnable::Coroutine))
         }
+    }
+
+    fn pin(&self, coroutine: NonNull<Scheduled>) {
+        self.pinned.borrow_mut().push_back(coroutine);
+        self.seat().has_pinned.store(true, Relaxed);
+    }
+
+    fn take_pinned(&self) -> Option<NonNull<Scheduled>> {
+        let mut pinned = self.pinned.borrow_mut();
+        let first = pinned.pop_front()?;
+        self.seat().has_pinned.store(!pinned.is_empty(), Relaxed);
+        Some(first)
     }
 
     pub(super) fn execute(&self, runnable: Runnable) -> Result<(), Lost> {
@@ -357,6 +369,7 @@ impl Worker {
                 self.share();
             }
             Suspend::Preempted => {
+                self.shared.preemptions.fetch_add(1, Relaxed);
                 // First of all, so that those who are due come before it.
                 self.drive();
                 self.requeue(coroutine);
@@ -375,8 +388,10 @@ impl Worker {
         // SAFETY: alive, since it is in no queue yet.
         let target = unsafe { coroutine.as_ref() };
         let priority = target.priority();
-        if !target.is_isolated() {
-            self.pinned.borrow_mut().push_back(coroutine);
+        if self.shared.settings().migrates && target.is_isolated() {
+            self.shared.migrate(coroutine);
+        } else if !target.is_isolated() {
+            self.pin(coroutine);
         } else if priority == 0 {
             self.queue.push(Runnable::Coroutine(coroutine));
         } else {
@@ -512,7 +527,7 @@ impl Worker {
         }
         for message in self.shared.receive(self.index) {
             match message {
-                Message::Ready(coroutine) => self.pinned.borrow_mut().push_back(coroutine),
+                Message::Ready(coroutine) => self.pin(coroutine),
                 Message::Closed { fd, epoch } => self.close_notice(fd, epoch),
                 Message::Submit(wait) => self.submit(wait),
                 Message::Sleep(coroutine, deadline) => self.sleep_until(coroutine, deadline),

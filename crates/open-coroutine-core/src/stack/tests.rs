@@ -294,12 +294,20 @@ fn overflow(pool: &'static StackPool, test: &str) {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer has the faults and the memory"
+)]
 fn a_write_below_a_marked_stack_is_a_fault() {
     static POOL: StackPool = StackPool::new();
     overflow(&POOL, "a_write_below_a_marked_stack_is_a_fault");
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer has the faults and the memory"
+)]
 fn a_write_below_a_protected_stack_is_a_fault() {
     static POOL: StackPool = StackPool::with_protected_guards();
     overflow(&POOL, "a_write_below_a_protected_stack_is_a_fault");
@@ -330,6 +338,10 @@ fn stacks_with_marked_guards_are_not_limited_by_mappings() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer has the faults and the memory"
+)]
 fn memory_that_takes_no_marks_is_guarded_by_protection() {
     isolated(
         "memory_that_takes_no_marks_is_guarded_by_protection",
@@ -354,6 +366,10 @@ fn memory_that_takes_no_marks_is_guarded_by_protection() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer has the faults and the memory"
+)]
 fn running_out_of_mappings_is_an_error_that_passes() {
     isolated("running_out_of_mappings_is_an_error_that_passes", || {
         static POOL: StackPool = StackPool::with_protected_guards();
@@ -379,6 +395,10 @@ fn running_out_of_mappings_is_an_error_that_passes() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer has the faults and the memory"
+)]
 fn running_out_of_memory_is_an_error_that_passes() {
     isolated("running_out_of_memory_is_an_error_that_passes", || {
         static POOL: StackPool = StackPool::new();
@@ -409,6 +429,10 @@ fn running_out_of_memory_is_an_error_that_passes() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer has the faults and the memory"
+)]
 fn a_coroutine_runs_on_a_stack() {
     static POOL: StackPool = StackPool::new();
     let stack = POOL.allocate(0).unwrap();

@@ -136,19 +136,17 @@ fn wake_rest(
 fn wake_threads(word: *const u32, limit: u32, bitset: u32) -> c_int {
     let operation = libc::FUTEX_WAKE_BITSET | libc::FUTEX_PRIVATE_FLAG;
     let limit = limit.min(c_int::MAX as u32);
+    let arguments = [
+        word as usize,
+        operation as usize,
+        limit as usize,
+        0,
+        0,
+        bitset as usize,
+    ];
     // SAFETY: a wake uses the address only as a key.
-    let result = unsafe {
-        let arguments = [
-            word as usize,
-            operation as usize,
-            limit as usize,
-            0,
-            0,
-            bitset as usize,
-        ];
-        sys::syscall(libc::SYS_futex, arguments)
-    };
-    result as c_int
+    let wake = || unsafe { sys::syscall(libc::SYS_futex, arguments) };
+    sys::insist(wake) as c_int
 }
 
 /// `FUTEX_REQUEUE` and, with `expected`, `FUTEX_CMP_REQUEUE`: wakes up to

@@ -20,7 +20,7 @@ const SET: u32 = 1;
 const AWAITED: u32 = 2;
 const AWAITED_BY_THREAD: u32 = 3;
 
-/// See the [module](self).
+/// A token that is set or not, see the header of its module.
 #[derive(Debug, Default)]
 pub struct Signal(AtomicU32);
 

@@ -70,6 +70,31 @@ pub fn check(result: isize) -> io::Result<usize> {
     }
 }
 
+/// Makes a call on which others rely, again for as long as the kernel refuses it
+/// for a passing reason. Returns the last result.
+#[inline]
+pub fn insist(call: impl Fn() -> isize) -> isize {
+    match call() {
+        result @ 0.. => result,
+        refusal => insist_after(refusal, call),
+    }
+}
+
+#[cold]
+fn insist_after(refusal: isize, call: impl Fn() -> isize) -> isize {
+    const ATTEMPTS: u32 = 1000;
+    let mut result = refusal;
+    for _ in 0..ATTEMPTS {
+        let error = -result as c_int;
+        if !matches!(error, libc::EINTR | libc::ENOMEM | libc::ENOBUFS | libc::EIO) {
+            break;
+        }
+        sched_yield();
+        result = call();
+    }
+    result
+}
+
 /// Says what to do about a thread that did not start.
 pub fn explain_no_thread(error: &io::Error) -> io::Error {
     let message = format!(
@@ -132,10 +157,11 @@ pub fn prepare_memory_barriers() -> bool {
 }
 
 /// Every thread of this process passes a full memory barrier, at some point of its
-/// own code. [`prepare_memory_barriers`] has returned true.
-pub fn memory_barrier_everywhere() {
-    let passed = membarrier(PRIVATE_EXPEDITED);
-    debug_assert!(passed, "the process has registered");
+/// own code. [`prepare_memory_barriers`] has returned true. False if the kernel
+/// refuses all the same: it may be out of memory.
+#[must_use = "a refusal is no barrier"]
+pub fn memory_barrier_everywhere() -> bool {
+    membarrier(PRIVATE_EXPEDITED)
 }
 
 fn membarrier(command: c_int) -> bool {
@@ -262,20 +288,17 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
 
 /// Wakes up to `count` threads that sleep in [`futex_wait`] on `word`.
 pub fn futex_wake(word: &AtomicU32, count: u32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    let args = [
+        word.as_ptr() as usize,
+        operation as usize,
+        count as usize,
+        0,
+        0,
+        0,
+    ];
     // SAFETY: FUTEX_WAKE uses the address only as a key.
-    unsafe {
-        syscall(
-            libc::SYS_futex,
-            [
-                word.as_ptr() as usize,
-                (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize,
-                count as usize,
-                0,
-                0,
-                0,
-            ],
-        )
-    };
+    insist(|| unsafe { syscall(libc::SYS_futex, args) });
 }
 
 /// `duration` as the kernel takes it; absurdly long ones are capped.
@@ -323,7 +346,7 @@ pub fn file_kind(fd: RawFd) -> libc::mode_t {
     let mut stat: libc::stat = unsafe { mem::zeroed() };
     let args = [fd as usize, &raw mut stat as usize, 0, 0, 0, 0];
     // SAFETY: `stat` lives across the call.
-    match unsafe { syscall(libc::SYS_fstat, args) } {
+    match insist(|| unsafe { syscall(libc::SYS_fstat, args) }) {
         0 => stat.st_mode & libc::S_IFMT,
         _ => 0,
     }
@@ -354,13 +377,9 @@ impl EventFd {
     /// Adds one, which makes the descriptor readable.
     pub fn notify(&self) {
         let one = 1u64;
+        let args = [self.0 as usize, &raw const one as usize, 8, 0, 0, 0];
         // SAFETY: reads the 8 bytes of `one`.
-        unsafe {
-            syscall(
-                libc::SYS_write,
-                [self.0 as usize, &raw const one as usize, 8, 0, 0, 0],
-            )
-        };
+        insist(|| unsafe { syscall(libc::SYS_write, args) });
     }
 
     /// Sets the counter back to 0.
@@ -380,5 +399,29 @@ impl Drop for EventFd {
     fn drop(&mut self) {
         // SAFETY: `self` owns the descriptor.
         unsafe { close(self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_repeated_for_passing_reasons_only() {
+        let calls = Cell::new(0);
+        let fails_twice_with = |error: c_int| {
+            calls.set(0);
+            insist(|| {
+                calls.set(calls.get() + 1);
+                if calls.get() < 3 { -(error as isize) } else { 7 }
+            })
+        };
+        assert_eq!(7, fails_twice_with(libc::EINTR));
+        assert_eq!(7, fails_twice_with(libc::ENOMEM));
+        assert_eq!(3, calls.get());
+        assert_eq!(-(libc::EBADF as isize), fails_twice_with(libc::EBADF));
+        assert_eq!(1, calls.get());
     }
 }

@@ -38,6 +38,7 @@ impl Random {
     }
 }
 
+#[allow(dead_code, reason = "not every test file uses every function")]
 fn variable(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()
 }
@@ -45,6 +46,7 @@ fn variable(name: &str) -> Option<u64> {
 /// Runs rounds for a fraction of a second, or for as many milliseconds as
 /// `OPEN_COROUTINE_RACES_MS` says. Each gets a number of its own, which
 /// `OPEN_COROUTINE_RACES_SEED` is added to.
+#[allow(dead_code, reason = "not every test file uses every function")]
 pub(crate) fn rounds(mut round: impl FnMut(u64)) {
     let limit = Duration::from_millis(variable("OPEN_COROUTINE_RACES_MS").unwrap_or(100));
     let seed = variable("OPEN_COROUTINE_RACES_SEED").unwrap_or(0) << 32;

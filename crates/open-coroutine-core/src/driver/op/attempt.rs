@@ -167,7 +167,7 @@ impl Op {
             0,
         ];
         // SAFETY: both pointers are alive, and `len` is the size of `error`.
-        match unsafe { sys::syscall(libc::SYS_getsockopt, args) } {
+        match sys::insist(|| unsafe { sys::syscall(libc::SYS_getsockopt, args) }) {
             0 => -(error as isize),
             failure => failure,
         }
@@ -189,7 +189,13 @@ pub(super) fn poll(fd: RawFd, events: u32, timeout: Option<Duration>) -> isize {
     let timespec = timespec.as_mut().map_or(0, |t| &raw mut *t as usize);
     let args = [&raw mut entry as usize, 1, timespec, 0, 0, 0];
     // SAFETY: one entry and the time are alive for the whole call.
-    match unsafe { sys::syscall(libc::SYS_ppoll, args) } {
+    let poll = || unsafe { sys::syscall(libc::SYS_ppoll, args) };
+    let result = match timeout {
+        // A signal ends also a look that waits for nothing.
+        Some(Duration::ZERO) => sys::insist(poll),
+        _ => poll(),
+    };
+    match result {
         1.. => entry.revents as u16 as isize,
         result => result,
     }
@@ -204,7 +210,7 @@ unsafe fn connect(fd: RawFd, addr: *const sockaddr, len: socklen_t) -> isize {
     let mode = |command: c_int, flags: usize| {
         let args = [word(fd), word(command), flags, 0, 0, 0];
         // SAFETY: reads or sets the status flags, without pointers.
-        unsafe { sys::syscall(libc::SYS_fcntl, args) }
+        sys::insist(|| unsafe { sys::syscall(libc::SYS_fcntl, args) })
     };
     let flags = mode(libc::F_GETFL, 0);
     if flags < 0 {
@@ -213,7 +219,10 @@ unsafe fn connect(fd: RawFd, addr: *const sockaddr, len: socklen_t) -> isize {
     let flags = flags as usize;
     let blocks = flags & libc::O_NONBLOCK as usize == 0;
     if blocks {
-        mode(libc::F_SETFL, flags | libc::O_NONBLOCK as usize);
+        let refusal = mode(libc::F_SETFL, flags | libc::O_NONBLOCK as usize);
+        if refusal < 0 {
+            return refusal;
+        }
     }
     let op = Op::Connect { fd, addr, len };
     // SAFETY: the caller's contract.

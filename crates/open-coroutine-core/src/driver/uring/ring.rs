@@ -11,6 +11,7 @@ use std::time::Duration;
 use io_uring::squeue::Entry;
 use io_uring::{Builder, CompletionQueue, IoUring, Probe, opcode};
 
+use super::super::refusals::Refusals;
 use crate::driver::OUT_OF_DESCRIPTORS;
 use crate::sys;
 
@@ -91,6 +92,7 @@ pub(super) struct Ring {
     /// What `io_uring_enter` takes: a registered index or the descriptor.
     enter_fd: usize,
     enter_flags: usize,
+    refusals: Refusals,
     opcodes: Opcodes,
 }
 
@@ -122,6 +124,7 @@ impl Ring {
             setup,
             enter_fd,
             enter_flags,
+            refusals: Refusals::default(),
             opcodes,
         })
     }
@@ -229,16 +232,17 @@ impl Ring {
             )
         };
         match -result as i32 {
-            ..=0 => {}
+            ..=0 => self.refusals.end(),
             // The time is up, or a signal came.
             libc::ETIME | libc::EINTR => {}
             // The kernel takes nothing before completions have been reaped, or
             // has no memory: what is queued stays queued.
             libc::EBUSY | libc::EAGAIN | libc::ENOMEM => sys::sched_yield(),
-            error => panic!(
-                "io_uring_enter says: {}; a ring serves only the thread that created it, until its descriptor is closed",
-                io::Error::from_raw_os_error(error)
-            ),
+            error => {
+                let hint = "a ring serves only the thread that created it, until its descriptor \
+                            is closed";
+                self.refusals.count("io_uring_enter", error, hint);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@
 //! * `probe`: finds malloc's words; the start-up self-test.
 //! * `block`: memory, ids and the list of live blocks.
 //! * `task`: what a thread does when it starts and ends, for a task.
+//! * `adapter`: whether the global allocator is the one for coroutines.
 //!
 //! # Invariants
 //!
@@ -20,6 +21,7 @@
 //! 3. A template that `dlopen` made obsolete stays allocated: a `reset` on
 //!    another thread may still read it.
 
+mod adapter;
 mod block;
 mod layout;
 mod modules;
@@ -46,6 +48,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
 use std::thread;
 
+pub use adapter::answer_allocation;
 pub use block::Block;
 pub use task::{begin, end, key_created, key_deleted};
 
@@ -70,7 +73,7 @@ pub fn decided() -> Option<&'static Isolation> {
 
 /// Decides, on the first call, whether coroutines get TLS of their own.
 ///
-/// The first call starts a thread for a moment.
+/// The first call starts a thread for a moment. If it cannot, nothing is decided.
 ///
 /// # Errors
 ///
@@ -389,5 +392,6 @@ unsafe fn between(
     }
 }
 
-#[cfg(test)]
+// There is none where AddressSanitizer watches.
+#[cfg(all(test, not(feature = "sanitizer")))]
 mod tests;

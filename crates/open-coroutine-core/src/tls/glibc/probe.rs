@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::{Block, Memory, Registry};
 use super::layout::{Layout, find};
 use super::modules::Template;
-use super::{Isolation, MAX_WORDS, Refusal, ThreadTls, Words, arch, call_with, task};
+use super::{Isolation, MAX_WORDS, Refusal, ThreadTls, Words, adapter, arch, call_with, task};
 use crate::sys;
 use crate::util::lock::Lock;
 
@@ -46,7 +46,7 @@ pub(super) fn decide() -> Result<&'static Isolation, Refusal> {
     let template = template(&layout)?;
     let (words, mut transient) = probe_words(&layout, &template)?;
     probe_specific(&layout)?;
-    let foreign_allocator = probe_allocator(&layout, &template, &words)?;
+    let foreign_allocator = !adapter::is_in_use() && probe_allocator(&layout, &template, &words)?;
     transient.extend(layout.personal_words());
     transient.extend(words.0);
     transient.sort_unstable();
