@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::sched::{self, Shared};
 use crate::sync::{self, futex};
-use crate::task::{Failure, Join, Run, Waiters};
+use crate::task::{self, Failure, Join, Run, Waiters};
 
 /// Waits for a task and takes its result. Dropping it detaches the task.
 ///
@@ -121,10 +121,10 @@ impl<R> JoinHandle<R> {
         }
     }
 
-    /// Whether the task has ended, or its runtime without it, so that a join would
-    /// not wait.
+    /// Whether the task has ended, so that a join would not wait. One that its runtime
+    /// has left behind never does, and a join does not wait for it either.
     pub fn is_finished(&self) -> bool {
-        self.task.is_over()
+        self.task.is_done()
     }
 
     /// A number that no other task of this process has.
@@ -398,6 +398,10 @@ impl fmt::Debug for TaskHandle {
 /// Asks `task`, one of `shared`, to end. Returns whether it still can: nobody has
 /// asked before, and it has no result yet. One that has not started is dropped.
 pub(crate) fn cancel(shared: &Shared, task: &Arc<dyn Run>) -> bool {
+    if task::is_of_parent(task.meta().id) {
+        // It does not exist here, nor do those who hold its runtime's locks.
+        return false;
+    }
     let key = shared.cancel(task);
     if let Some(key @ 1..) = key {
         futex::wake_coroutines_at(key);

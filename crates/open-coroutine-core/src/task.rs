@@ -294,7 +294,7 @@ where
     }
 
     fn is_over(&self) -> bool {
-        self.state.is_over() || self.meta.id < FIRST_ID.load(Relaxed)
+        self.state.is_over() || is_of_parent(self.meta.id)
     }
 
     fn is_cancelled(&self) -> bool {
@@ -365,6 +365,11 @@ static FIRST_ID: AtomicU64 = AtomicU64::new(1);
 /// A number that no other task of this process has.
 pub fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Relaxed)
+}
+
+/// Whether the task with this id is one of the parent of this process.
+pub fn is_of_parent(id: u64) -> bool {
+    id < FIRST_ID.load(Relaxed)
 }
 
 /// In the child of a fork: no task that there is will end, and who joins one is

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use open_coroutine::Driver;
+use open_coroutine::{Driver, Mode, capabilities};
 
 use crate::calls::{CALLS, name_of};
 use crate::child::{ANY, MARK, UNAVAILABLE, VARIABLE};
@@ -32,6 +32,9 @@ const MOST: u32 = 60;
 ///
 /// If a child saw something that it must not see.
 pub fn try_faults(test: &str, driver: Driver) {
+    if !is_full_mode() {
+        return;
+    }
     let runner = Runner { test };
     let choice = env::var(CHOICE).unwrap_or_default();
     if choice.contains('/') {
@@ -65,6 +68,9 @@ pub fn try_faults(test: &str, driver: Driver) {
 ///
 /// If a child saw anything of that.
 pub fn try_rings(test: &str) {
+    if !is_full_mode() {
+        return;
+    }
     let runner = Runner { test };
     let plain = runner.run(ANY);
     if plain.status == Some(UNAVAILABLE) {
@@ -82,6 +88,16 @@ pub fn try_rings(test: &str) {
     for (fault, report) in reports {
         assert!(report.lines("seen").next().is_none(), "{fault}: {report:?}");
     }
+}
+
+/// Whether blocking calls suspend here, which the workload relies on; else says so.
+fn is_full_mode() -> bool {
+    let mode = capabilities().mode;
+    let is_full = mode == Mode::Full;
+    if !is_full {
+        eprintln!("skipped: {mode:?}");
+    }
+    is_full
 }
 
 /// What is tried: each call with each error, at the first occurrence, the last one

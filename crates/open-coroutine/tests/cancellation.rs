@@ -9,13 +9,13 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use open_coroutine::{
-    JoinHandle, current, is_cancelled, park, park_timeout, sleep, spawn, without_cancellation,
-    yield_now,
+    Config, JoinHandle, current, is_cancelled, park, park_timeout, sleep, spawn,
+    without_cancellation, yield_now,
 };
 use runtimes::on_every_runtime;
 
@@ -92,6 +92,50 @@ fn a_task_that_may_have_started_ends_once() {
         let ended = results.filter(Result::is_ok).count();
         assert_eq!(runs.load(SeqCst), ended);
         assert_eq!(1000, drops.load(SeqCst));
+    });
+}
+
+#[test]
+fn a_cancelled_task_takes_no_place() {
+    for workers in [1, 2] {
+        // One place is that of this test.
+        let config = Config::default().event_loop_size(workers).max_size(2);
+        runtimes::on_every_driver_as(&config, || {
+            let first = begun(park);
+            let waiting: Vec<_> = (0..10).map(|n| spawn(move || n)).collect();
+            yield_now();
+            for task in &waiting[..9] {
+                assert!(task.cancel());
+            }
+            first.cancel();
+            assert!(first.join().unwrap_err().is_cancelled());
+            for (n, task) in waiting.into_iter().enumerate() {
+                match n {
+                    9 => assert_eq!(9, task.join().unwrap()),
+                    _ => assert!(task.join().unwrap_err().is_cancelled()),
+                }
+            }
+            assert_eq!(7, begun(|| 7).join().unwrap());
+        });
+    }
+}
+
+#[test]
+fn a_task_with_a_priority_is_taken_out_of_its_queue() {
+    runtimes::on_every_driver(1, || {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let tasks: Vec<_> = [3, -2, 1, -1, 2]
+            .into_iter()
+            .map(|priority| {
+                let order = order.clone();
+                let push = move |priority| order.lock().unwrap().push(priority);
+                open_coroutine::task!(push, priority, priority)
+            })
+            .collect();
+        assert!(tasks[1].cancel() && tasks[2].cancel());
+        let ended = tasks.into_iter().map(JoinHandle::join);
+        assert_eq!(3, ended.filter(Result::is_ok).count());
+        assert_eq!(vec![-1, 2, 3], *order.lock().unwrap());
     });
 }
 
@@ -192,6 +236,25 @@ fn destructors_run_and_see_nothing_of_it() {
         task.cancel();
         assert!(task.join().unwrap_err().is_cancelled());
         assert_eq!(1, drops.load(SeqCst));
+    });
+}
+
+#[test]
+fn it_unwinds_through_grown_stacks() {
+    on_every_runtime(|| {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let [outer, inner] = [(); 2].map(|()| Dropped(drops.clone()));
+        let task = begun(move || {
+            let _outer = outer;
+            let grown = open_coroutine::maybe_grow!(usize::MAX, 64 * 1024, move || {
+                let _inner = inner;
+                park();
+            });
+            grown.unwrap();
+        });
+        task.cancel();
+        assert!(task.join().unwrap_err().is_cancelled());
+        assert_eq!(2, drops.load(SeqCst));
     });
 }
 

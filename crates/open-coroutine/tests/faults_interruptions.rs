@@ -8,7 +8,6 @@ mod runtimes;
 use std::env;
 use std::ffi::c_int;
 use std::fs;
-use std::io;
 use std::mem;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -21,8 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flows::{Random, check, receive, send};
-use open_coroutine::{JoinHandle, spawn, yield_now};
-use runtimes::on_every_driver;
+use open_coroutine::{Config, JoinHandle, spawn, yield_now};
+use runtimes::on_every_driver_as;
 
 /// What every thread is sent.
 const SIGNAL: c_int = libc::SIGUSR1;
@@ -284,6 +283,22 @@ fn turns() {
     assert!(*turn.0.lock().unwrap() > 10);
 }
 
+/// Keeps the worker until it is preempted, and checks what it computes.
+fn computing() {
+    repeat(|_| {
+        let mut numbers = std::hint::black_box([1.0f64, 1.0]);
+        for _ in 0..200_000 {
+            numbers = std::hint::black_box([numbers[1], (numbers[0] + numbers[1]) % 1000.0]);
+        }
+        assert_eq!(fibonacci(200_000), numbers.map(|number| number as u32));
+    });
+}
+
+/// The same by other means.
+fn fibonacci(steps: u32) -> [u32; 2] {
+    (0..steps).fold([1, 1], |[one, other], _| [other, (one + other) % 1000])
+}
+
 /// What threads of the pool do: where one would be interrupted, the call may be.
 fn offloaded(flags: c_int) {
     let may_be_interrupted = flags & libc::SA_RESTART == 0;
@@ -319,10 +334,11 @@ fn offloaded(flags: c_int) {
 
 fn under_storm(flags: c_int) {
     for workers in [1, 2] {
-        on_every_driver(workers, move || {
+        let config = Config::default().event_loop_size(workers);
+        on_every_driver_as(&config, move || {
             let before = HANDLED.load(SeqCst);
             let storm = Storm::begin(flags);
-            let parts: [fn(); 4] = [transfers, pipes, timeouts, turns];
+            let parts: [fn(); 5] = [transfers, pipes, timeouts, turns, computing];
             let tasks: Vec<JoinHandle<()>> = parts.into_iter().map(spawn).collect();
             let pool = spawn(move || offloaded(flags));
             for task in tasks {
@@ -351,30 +367,33 @@ fn no_wait_of_a_coroutine_ends_by_a_handler_that_does_not_restart() {
     );
 }
 
-/// Whether a `recv` on a plain thread ends by a signal, beside a runtime.
-fn is_interrupted(flags: c_int) -> bool {
+/// What a `recv` on a plain thread, beside a runtime, returns if its peer closes the
+/// connection after `patience`.
+fn receive_on_a_thread(flags: c_int, patience: Duration) -> Result<usize, c_int> {
     let storm = Storm::begin(flags);
     let (one, other) = UnixStream::pair().unwrap();
     let thread = thread::spawn(move || {
         let mut byte = 0u8;
         // SAFETY: the byte lives across the call.
-        let count = unsafe { libc::recv(one.as_raw_fd(), (&raw mut byte).cast(), 1, 0) };
-        (count == -1).then(|| io::Error::last_os_error().raw_os_error())
+        check(unsafe { libc::recv(one.as_raw_fd(), (&raw mut byte).cast(), 1, 0) })
     });
-    thread::sleep(Duration::from_millis(20));
-    let is_interrupted = thread.is_finished();
+    let end = Instant::now() + patience;
+    while !thread.is_finished() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
     drop(other);
     let result = thread.join().unwrap();
     drop(storm);
-    assert_eq!(is_interrupted, result == Some(Some(libc::EINTR)));
-    is_interrupted
+    result
 }
 
 #[test]
 fn a_plain_thread_is_interrupted_as_its_handler_says() {
     child::succeeds("a_plain_thread_is_interrupted_as_its_handler_says", || {
         spawn(|| ()).join().unwrap();
-        assert!(is_interrupted(0));
-        assert!(!is_interrupted(libc::SA_RESTART));
+        let ever = Duration::from_secs(60);
+        assert_eq!(Err(libc::EINTR), receive_on_a_thread(0, ever));
+        let short = Duration::from_millis(20);
+        assert_eq!(Ok(0), receive_on_a_thread(libc::SA_RESTART, short));
     });
 }

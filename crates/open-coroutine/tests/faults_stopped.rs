@@ -15,8 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flows::{Random, receive, send};
-use open_coroutine::spawn;
-use runtimes::on_every_driver;
+use open_coroutine::{Config, spawn};
+use runtimes::on_every_driver_as;
 
 /// Tells the stopped process how many workers to have.
 const VARIABLE: &str = "OPEN_COROUTINE_STOPPED";
@@ -99,7 +99,8 @@ fn load() {
     };
     let workers = workers.parse().unwrap();
     // Each driver has the load until the next line.
-    on_every_driver(workers, move || {
+    let config = Config::default().event_loop_size(workers);
+    on_every_driver_as(&config, move || {
         IS_OVER.store(false, SeqCst);
         let parts: [fn(); 5] = [transfers, sleeps, timeouts, words, files];
         let tasks: Vec<_> = parts.into_iter().map(spawn).collect();

@@ -174,6 +174,7 @@ fn cancellation_drops_the_future() {
             assert!(task.join().unwrap_err().is_cancelled());
         }
         assert_eq!(3, drops.load(SeqCst));
+        assert_eq!(5, block_on(spawn(|| 5).cancel_on_drop()).unwrap());
         // One that is ready is no point.
         let task = spawn(|| {
             current().unwrap().cancel();

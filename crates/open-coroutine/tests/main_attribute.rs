@@ -23,9 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok("unfinished") => {
             let stays = open_coroutine::Builder::new().name("stays");
             stays.spawn(|| {
-                loop {
-                    open_coroutine::park();
-                }
+                // Nothing ends this.
+                let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+                receiver.recv().expect("it waits for itself");
             })?;
         }
         Ok("name") => print!(

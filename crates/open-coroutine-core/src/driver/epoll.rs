@@ -69,8 +69,9 @@ impl Epoll {
     ///
     /// Those of `epoll_create1(2)` and `eventfd(2)`.
     pub(super) fn new() -> io::Result<Self> {
-        // First, so that none of them fails while there is a descriptor to close.
-        Self::with(Arc::new(Waker::new()?), Arc::new(FdWaiters::new()?))
+        // First, so that nothing fails while there is a descriptor to close.
+        let (waker, waiters) = super::outside()?;
+        Self::with(waker, waiters)
     }
 
     /// # Errors

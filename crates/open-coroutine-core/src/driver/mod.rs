@@ -41,12 +41,13 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::util::lock::Lock;
 use epoll::Epoll;
 use uring::Uring;
 
 pub use op::Op;
 pub use request::Request;
-pub use waiters::{FdWaiters, abandon, anyone_waits, anyone_waits_on, begin_close};
+pub use waiters::{FdWaiters, anyone_waits, anyone_waits_on, begin_close};
 pub use waker::Waker;
 
 /// What to do about `EMFILE` and `ENFILE`.
@@ -55,6 +56,42 @@ const OUT_OF_DESCRIPTORS: &str = "out of file descriptors, see RLIMIT_NOFILE and
 /// Minus this is the result of a request that must be submitted again, to another
 /// driver. No operation has it of its own.
 pub const MOVED: c_int = libc::ERESTART;
+
+/// What drivers have used that are gone, while others may refer to it for ever: the
+/// next drivers use it again, so that it does not become more. Static because it
+/// belongs to no runtime any more.
+static LEFT: Lock<Vec<(Arc<Waker>, Arc<FdWaiters>)>> = Lock::new(Vec::new());
+
+/// The driver of these is gone, but not all references to them: wake-ups that still
+/// come are for the next driver, for which they mean nothing.
+pub fn leave(waker: &Arc<Waker>, waiters: &Arc<FdWaiters>) {
+    waker.clear();
+    waiters.clear();
+    LEFT.lock().push((waker.clone(), waiters.clone()));
+}
+
+/// What a new driver wakes up by, and counts its waiters with.
+fn outside() -> io::Result<(Arc<Waker>, Arc<FdWaiters>)> {
+    // A statement of its own, so that the lock is free again after it.
+    let left = LEFT.lock().pop();
+    left.map_or_else(
+        || Ok((Arc::new(Waker::new()?), Arc::new(FdWaiters::new()?))),
+        Ok,
+    )
+}
+
+/// Forgets what belongs to the parent, in the child of a fork.
+///
+/// # Safety
+///
+/// No other thread exists, and the caller's is not inside this module.
+pub unsafe fn abandon() {
+    // SAFETY: the caller's promise.
+    unsafe {
+        waiters::abandon();
+        LEFT.abandon(Vec::new());
+    }
+}
 
 /// The kinds of driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -69,7 +69,8 @@ impl Uring {
     ///
     /// What the kernel lacks, or why it refuses; out of resources.
     pub(super) fn new() -> io::Result<Self> {
-        Self::with(Arc::new(Waker::new()?), Arc::new(FdWaiters::new()?))
+        let (waker, waiters) = super::outside()?;
+        Self::with(waker, waiters)
     }
 
     /// # Errors

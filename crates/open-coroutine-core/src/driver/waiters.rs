@@ -106,7 +106,7 @@ pub fn anyone_waits() -> bool {
 /// # Safety
 ///
 /// No other thread exists, and the caller's is not inside this module.
-pub unsafe fn abandon() {
+pub(super) unsafe fn abandon() {
     let used = USED_SLOTS.swap(0, Relaxed);
     // The memory of the parent's counters is left alone, and new drivers map
     // their own.
@@ -172,13 +172,20 @@ impl FdWaiters {
     }
 }
 
-impl Drop for FdWaiters {
-    fn drop(&mut self) {
-        // Back to zero, whatever was still in flight, and no memory.
+impl FdWaiters {
+    /// Back to zero, whatever was still in flight, and no memory.
+    pub(super) fn clear(&self) {
         let start = self.counters.as_ptr().addr();
         let args = [start, BYTES, libc::MADV_DONTNEED as usize, 0, 0, 0];
         // SAFETY: the range is that of the counters, which are zero after this.
         unsafe { sys::syscall(libc::SYS_madvise, args) };
+        self.highest.store(-1, Relaxed);
+    }
+}
+
+impl Drop for FdWaiters {
+    fn drop(&mut self) {
+        self.clear();
         FREE_SLOTS.lock().push(self.slot);
     }
 }

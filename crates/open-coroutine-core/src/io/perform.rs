@@ -241,7 +241,7 @@ impl<R: Send, J: FnOnce() -> R + Send> Offloaded<J, R> {
         };
         let is_submitted = pool.submit(run).is_ok();
         if is_submitted {
-            sched::wait(None);
+            sched::wait_for_thread();
         }
         // SAFETY: the pool is done with it; through the pointer it wrote to.
         if let Some(signals) = unsafe { (*pointer.0).signals.take() } {

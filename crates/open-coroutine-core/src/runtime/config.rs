@@ -137,8 +137,8 @@ impl Config {
         self
     }
 
-    /// How long [`shutdown`](super::shutdown) waits for running tasks. Default:
-    /// 5 s.
+    /// How long [`shutdown`](super::shutdown) waits for tasks before it cancels
+    /// them. They then have one second more. Default: 5 s.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
         self

@@ -114,10 +114,10 @@ pub enum ShutdownError {
     NotRunning,
     /// Called on a coroutine, which would wait for itself.
     OnCoroutine,
-    /// The time was over before these tasks ended. They keep their stacks and
-    /// will not run again.
+    /// These tasks did not end, although they were asked to. They keep their stacks
+    /// and will not run again.
     Unfinished {
-        /// Names and ids of the tasks that were running.
+        /// Names and ids of the tasks that had begun, and what they do.
         running: Vec<String>,
         /// How many had not ended, those that never started included.
         count: usize,
@@ -170,16 +170,30 @@ pub fn init(config: Config) -> Result<(), InitError> {
 fn start(config: Config) -> Result<Runtime, InitError> {
     match start_as(config.clone().choose()?) {
         // A ring could be made to try, but not one for each worker.
-        Err(InitError::Driver(error)) if !config.asks_for_a_driver() => {
+        Err(Missing::Driver(error)) if !config.asks_for_a_driver() => {
             let mut runtime = start_as(config.driver(Driver::Epoll).choose()?)?;
             runtime.capabilities.no_uring = Some(error.to_string());
             Ok(runtime)
         }
-        result => result,
+        result => Ok(result?),
     }
 }
 
-fn start_as(chosen: Chosen) -> Result<Runtime, InitError> {
+/// What the system did not give to a runtime that starts.
+enum Missing {
+    Thread(io::Error),
+    /// The driver of a worker.
+    Driver(io::Error),
+}
+
+impl From<Missing> for InitError {
+    fn from(missing: Missing) -> Self {
+        let (Missing::Thread(error) | Missing::Driver(error)) = missing;
+        Self::Worker(error)
+    }
+}
+
+fn start_as(chosen: Chosen) -> Result<Runtime, Missing> {
     overflow::install();
     let count = chosen.settings.workers;
     let queues: Vec<_> = (0..count).map(|_| sched::Queue::new()).collect();
@@ -204,18 +218,14 @@ fn start_as(chosen: Chosen) -> Result<Runtime, InitError> {
         match worker {
             Ok(worker) => workers.push(worker),
             Err(error) => {
-                outcome = Err(InitError::Worker(sys::explain_no_thread(&error)));
+                outcome = Err(Missing::Thread(sys::explain_no_thread(&error)));
                 break;
             }
         }
     }
     drop(ready);
     let drivers = started.iter().take(workers.len());
-    outcome = outcome.and(
-        drivers
-            .collect::<io::Result<()>>()
-            .map_err(InitError::Worker),
-    );
+    outcome = outcome.and(drivers.collect::<io::Result<()>>().map_err(Missing::Driver));
     if let Err(error) = outcome {
         shared.stop();
         join_all(workers);
@@ -229,7 +239,7 @@ fn start_as(chosen: Chosen) -> Result<Runtime, InitError> {
         Err(error) => {
             shared.stop();
             join_all(workers);
-            return Err(InitError::Worker(sys::explain_no_thread(&error)));
+            return Err(Missing::Thread(sys::explain_no_thread(&error)));
         }
     };
     *SCHEDULER.lock() = Some(shared.clone());
@@ -283,13 +293,30 @@ fn shared() -> Result<Arc<Shared>, InitError> {
     }
 }
 
-/// Stops the runtime: refuses new tasks, waits for those that are there until
-/// the configured `shutdown_timeout` (5 s) is over, then stops the workers.
+/// How long tasks have to end that were asked to, before they are left behind.
+const CANCELLATION_LIMIT: Duration = Duration::from_secs(1);
+/// How long workers have to stop when tasks are left behind: one of them may run a
+/// task that never suspends.
+const STOP_LIMIT: Duration = Duration::from_millis(100);
+
+/// Stops the runtime, in this order:
+///
+/// 1. New tasks are refused. Those that are there go on, until the configured
+///    `shutdown_timeout` (5 s) is over.
+/// 2. Then all are [cancelled](crate::join::JoinHandle::cancel): those that have not
+///    started never do, and the others have a second to end.
+/// 3. What has not ended then, because it waits for something that cancellation does
+///    not end, or computes, is left behind: its stack and whatever it owns stay in
+///    memory, and it never runs again. One that is running goes on until it suspends.
+/// 4. The workers stop. The runtime can be started again.
+///
+/// It may be called on any thread, also when that has handled a signal with
+/// `sigwait`, but not in a signal handler. Of several that call it at the same time
+/// one does the work.
 ///
 /// # Errors
 ///
-/// [`ShutdownError::Unfinished`] names what had not ended; the runtime is
-/// stopped all the same, and such tasks never run again.
+/// [`ShutdownError::Unfinished`] names what was left behind, and what it does.
 pub fn shutdown() -> Result<(), ShutdownError> {
     if sched::on_coroutine() {
         return Err(ShutdownError::OnCoroutine);
@@ -310,19 +337,41 @@ pub fn shutdown() -> Result<(), ShutdownError> {
 }
 
 fn stop(runtime: Runtime) -> Result<(), ShutdownError> {
-    runtime.shared.close();
+    let shared = &runtime.shared;
+    shared.close();
     let deadline = Instant::now().checked_add(runtime.shutdown_timeout);
-    let is_drained = runtime.shared.wait_drained(deadline);
-    let (running, count) = runtime.shared.unfinished();
-    runtime.shared.stop();
+    let is_drained = shared.wait_drained(deadline) || cancel_all(shared);
+    let (running, count) = shared.unfinished();
+    shared.stop();
     join_all(runtime.monitor);
     if is_drained {
         join_all(runtime.workers);
-        runtime.shared.wait_stopped();
+        shared.wait_stopped(None);
         return Ok(());
     }
-    // Not joined: one of them may be inside a task that never suspends.
+    // Not joined: a thread may be inside a task that never suspends, also if another
+    // one has taken its worker over. The others end at once.
+    shared.wait_stopped(Instant::now().checked_add(STOP_LIMIT));
     Err(ShutdownError::Unfinished { running, count })
+}
+
+/// Asks all tasks to end. Returns whether they have.
+fn cancel_all(shared: &Shared) -> bool {
+    /// After that long, those are asked that had just begun.
+    const ROUND: Duration = Duration::from_millis(50);
+    let end = Instant::now() + CANCELLATION_LIMIT;
+    loop {
+        for address in shared.cancel_all() {
+            futex::wake_coroutines_at(address);
+        }
+        let now = Instant::now();
+        if shared.wait_drained(Some(end.min(now + ROUND))) {
+            return true;
+        }
+        if now >= end {
+            return false;
+        }
+    }
 }
 
 /// How many workers the running runtime has; 0 if none is running.

@@ -60,6 +60,7 @@
 //! and the lock of its inbox makes `requested` visible; or after, and 8 finds the
 //! wait. Steps 4 and 10 are two stores and two loads with a fence between each pair.
 
+use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::thread;
@@ -207,13 +208,32 @@ impl Cancel {
 }
 
 fn waits_for_peer(op: &Op) -> bool {
-    op.readiness().and(op.fd()).is_some_and(is_peer)
+    let is_for_sockets = matches!(
+        op,
+        Op::Recv { .. }
+            | Op::Send { .. }
+            | Op::RecvMsg { .. }
+            | Op::SendMsg { .. }
+            | Op::Accept { .. }
+            | Op::Connect { .. }
+    );
+    op.readiness()
+        .and(op.fd())
+        .is_some_and(|fd| match is_for_sockets {
+            true => is_own(fd),
+            false => is_peer(fd),
+        })
+}
+
+/// Whether `fd` is none that the process began with.
+fn is_own(fd: RawFd) -> bool {
+    fd > libc::STDERR_FILENO
 }
 
 /// Whether waits on `fd` end when their task is asked to: whether it is a socket or
 /// a pipe, and none that the process began with.
-pub fn is_peer(fd: i32) -> bool {
-    fd > libc::STDERR_FILENO && matches!(sys::file_kind(fd), libc::S_IFSOCK | libc::S_IFIFO)
+pub fn is_peer(fd: RawFd) -> bool {
+    is_own(fd) && matches!(sys::file_kind(fd), libc::S_IFSOCK | libc::S_IFIFO)
 }
 
 impl Shared {

@@ -7,6 +7,8 @@
 //! * `monitor`: who looks after workers that run one coroutine for long;
 //!   `preempt`: how such a coroutine is suspended; `takeover`: how another thread
 //!   takes over from one that is stuck; `stuck`: where that was.
+//! * `ending`: how all of it stops; `activity`: what the report about it says of a
+//!   coroutine.
 //! * `limit`: how many coroutines may be alive.
 //! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
 //!   state of its wait.
@@ -30,10 +32,12 @@
 //!    take or because it is the same worker, before the wait's frame returns.
 //! 4. The worker's state is never borrowed across a switch.
 
+mod activity;
 mod cache;
 mod cancel;
 mod carrier;
 mod census;
+mod ending;
 mod handled;
 mod holding;
 mod hooks;

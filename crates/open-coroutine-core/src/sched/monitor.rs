@@ -93,7 +93,7 @@ struct Watched {
     ran: Duration,
     /// Signals that this coroutine was sent.
     signals: u32,
-    /// How long it has gone on since the first of them.
+    /// How long it has computed since the first of them.
     ignored: Duration,
     /// The processor time of the thread when it was last looked at, and the calls
     /// that may block that it had made.
@@ -114,7 +114,8 @@ impl Watched {
             return Progress::None;
         }
         if self.signals > 0 {
-            self.ignored += elapsed;
+            // Not by the clock: a busy machine may not let it run at all.
+            self.ignored += used;
         }
         if is_calling && 2 * used < elapsed {
             Progress::Calls

@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use corosensei::{CoroutineResult, Yielder};
 
+use super::activity::Activity;
 use super::cancel::Cancellation;
 use super::carrier::Carrier;
 use super::hooks::Hooks;
@@ -76,6 +77,7 @@ pub(crate) struct Scheduled {
     /// The thread that it runs on. Valid while it runs.
     carrier: Cell<*const Carrier>,
     cancellation: Cancellation,
+    activity: Activity,
     /// Sections in which nobody asks its task to end, nested.
     shields: Cell<u32>,
     yielder: Cell<*const Yielder<Command, Suspend>>,
@@ -139,6 +141,7 @@ impl Scheduled {
             isolation,
             carrier: Cell::new(ptr::null()),
             cancellation: Cancellation::new(),
+            activity: Activity::new(),
             shields: Cell::new(0),
             yielder: Cell::new(ptr::null()),
             wait: WaitState::new(),
@@ -266,6 +269,10 @@ impl Scheduled {
         self.shields.get() != 0
     }
 
+    pub(super) fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
     pub(super) fn set_timer(&self, timer: Option<(usize, TimerKey)>) {
         self.timer.set(timer);
     }
@@ -388,6 +395,7 @@ impl Scheduled {
             }
             // The segment lives in the closure that the stack holds.
             Segment::replace_innermost(segment);
+            self.activity.run();
             preempt::begin_task();
             // SAFETY: called on this coroutine, which runs its task.
             let ran = unsafe { self.current_task() }.run();
@@ -433,6 +441,7 @@ impl Scheduled {
     pub(super) unsafe fn suspend(&self, reason: Suspend) {
         preempt::enter();
         self.budget.set(BUDGET);
+        self.activity.suspend(&reason);
         let errno = sys::errno();
         // SAFETY: `main` set it, and its frame lies below the caller's.
         let command = unsafe { &*self.yielder.get() }.suspend(reason);
@@ -440,6 +449,7 @@ impl Scheduled {
             command == Command::Run,
             "only idle coroutines are told to exit"
         );
+        self.activity.run();
         sys::set_errno(errno);
         preempt::leave_quietly();
     }

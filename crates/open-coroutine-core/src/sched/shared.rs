@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::iter;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
@@ -16,6 +15,7 @@ use crossbeam_deque::{Injector, Steal, Stealer};
 use crossbeam_utils::CachePadded;
 
 use super::carrier::{Carrier, with_worker};
+use super::ending::Ending;
 use super::handled::Handled;
 use super::hooks::Hooks;
 use super::limit::Limit;
@@ -29,7 +29,6 @@ use super::worker::{Queue, Worker};
 use crate::driver::{self, FdWaiters, Op, Request};
 use crate::pool::Pool;
 use crate::stack;
-use crate::sys;
 use crate::task::{Failure, Run, Waiters};
 use crate::timer::Timers;
 use crate::tls::Isolation;
@@ -195,18 +194,13 @@ pub struct Shared {
     pub(super) process_signals: ProcessSignals,
     /// Tasks spawned and not yet ended.
     pub(super) tasks: AtomicUsize,
-    /// Changes when `tasks` becomes 0 while somebody waits for that.
-    drained: AtomicU32,
+    pub(super) ending: Ending,
     pub(super) limit: Limit,
     /// Every coroutine object there is, to name what is left at shutdown.
     pub(super) all: Lock<Vec<NonNull<Scheduled>>>,
-    closing: AtomicBool,
-    stopping: AtomicBool,
     pool: Pool,
     waits: Pool,
     spares: Pool,
-    /// Workers that have not stopped.
-    running: AtomicU32,
     pub(super) takeovers: AtomicU64,
     /// How often a coroutine was suspended against its will.
     pub(super) preemptions: AtomicU64,
@@ -242,15 +236,12 @@ impl Shared {
             monitor: Monitor::new(),
             process_signals: ProcessSignals::new(settings.workers),
             tasks: AtomicUsize::new(0),
-            drained: AtomicU32::new(0),
+            ending: Ending::new(queues.len()),
             limit: Limit::new(settings.max_size),
             all: Lock::new(Vec::new()),
-            closing: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
             pool: Pool::default(),
             waits: Pool::new(Pool::UNLIMITED, Pool::KEEP_ALIVE),
             spares: Pool::new(Pool::UNLIMITED, Pool::KEEP_ALIVE),
-            running: AtomicU32::new(queues.len() as u32),
             takeovers: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
             settings,
@@ -278,23 +269,6 @@ impl Shared {
         &self.spares
     }
 
-    /// A worker has left its loop, and its driver is gone.
-    pub(super) fn worker_stopped(&self) {
-        self.running.fetch_sub(1, SeqCst);
-        sys::futex_wake(&self.running, u32::MAX >> 1);
-    }
-
-    /// Waits until every worker has stopped, whatever thread runs it by now.
-    pub fn wait_stopped(&self) {
-        loop {
-            let running = self.running.load(SeqCst);
-            if running == 0 {
-                return;
-            }
-            sys::futex_wait(&self.running, running, None);
-        }
-    }
-
     pub(super) fn seats(&self) -> &[CachePadded<Seat>] {
         &self.seats
     }
@@ -303,7 +277,7 @@ impl Shared {
     /// the task is then dropped without having run.
     pub fn spawn(&self, task: Arc<dyn Run>) -> bool {
         self.tasks.fetch_add(1, SeqCst);
-        if self.closing.load(SeqCst) {
+        if self.ending.is_closing() {
             self.task_ended();
             return false;
         }
@@ -445,6 +419,11 @@ impl Shared {
         retry(|| self.injector.steal_batch_and_pop(local))
     }
 
+    /// Work that belongs to no worker yet.
+    pub(super) fn take_injected_only(&self) -> Option<Runnable> {
+        retry(|| self.injector.steal())
+    }
+
     /// Whether any worker may take something that has no worker.
     pub(super) fn has_global_work(&self) -> bool {
         !self.injector.is_empty() || !self.ordered.is_empty()
@@ -501,10 +480,14 @@ impl Shared {
     /// One task fewer, if it was the last one that a shutdown waits for.
     fn task_ended(&self) {
         // SeqCst: pairs with `wait_drained`, which sets `closing` first.
-        if self.tasks.fetch_sub(1, SeqCst) == 1 && self.closing.load(SeqCst) {
-            self.drained.fetch_add(1, SeqCst);
-            sys::futex_wake(&self.drained, u32::MAX >> 1);
+        if self.tasks.fetch_sub(1, SeqCst) == 1 && self.ending.is_closing() {
+            self.ending.drain();
         }
+    }
+
+    /// How many tasks have been spawned and have not ended.
+    pub(super) fn tasks(&self) -> usize {
+        self.tasks.load(SeqCst)
     }
 
     /// Whether one task is alive. What has been joined is not.
@@ -571,84 +554,6 @@ impl Shared {
             // SAFETY: as above.
             unsafe { moved.as_ref() }.listed_at().set(index);
         }
-    }
-
-    /// Refuses new tasks from now on.
-    pub fn close(&self) {
-        self.closing.store(true, SeqCst);
-    }
-
-    /// Waits until every task has ended, at most until `deadline`. Call it on a
-    /// plain thread. Returns whether they have.
-    pub fn wait_drained(&self, deadline: Option<Instant>) -> bool {
-        loop {
-            let word = self.drained.load(SeqCst);
-            if self.tasks.load(SeqCst) == 0 {
-                return true;
-            }
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return false;
-            }
-            sys::futex_wait(&self.drained, word, left);
-        }
-    }
-
-    /// What has not ended: the names of running tasks, and how many there are
-    /// in all, those that have not started included.
-    pub fn unfinished(&self) -> (Vec<String>, usize) {
-        let all = self.all.lock();
-        let names = all.iter().filter_map(|coroutine| {
-            // SAFETY: registered objects are alive; `unregister` takes the lock.
-            let task = unsafe { coroutine.as_ref() }.task()?;
-            let meta = task.meta();
-            Some(match &meta.name {
-                Some(name) => format!("{name} (task {})", meta.id),
-                None => format!("task {}", meta.id),
-            })
-        });
-        (names.collect(), self.tasks.load(SeqCst))
-    }
-
-    /// Makes the workers leave their loops. Whoever joins a task that has not
-    /// ended by then learns that it was cancelled; one that has not started
-    /// never does.
-    pub fn stop(&self) {
-        self.stopping.store(true, SeqCst);
-        self.wake_all();
-        self.monitor.wake();
-        self.cancel_unstarted();
-        let left: Vec<_> = {
-            let all = self.all.lock();
-            // SAFETY: registered objects are alive; `unregister` takes the lock.
-            let task = |coroutine: &NonNull<Scheduled>| unsafe { coroutine.as_ref() }.task();
-            all.iter().filter_map(task).collect()
-        };
-        for task in left {
-            if let Some((word, waiters)) = task.abandon() {
-                (self.settings.wake_joiners)(word, waiters);
-            }
-        }
-    }
-
-    /// Ends all tasks in the queues. Coroutines in them stay as they are.
-    pub(super) fn cancel_unstarted(&self) {
-        let stealers = self.seats.iter().map(|seat| &seat.stealer);
-        let local = stealers.flat_map(|queue| iter::from_fn(|| retry(|| queue.steal())));
-        let injected = iter::from_fn(|| retry(|| self.injector.steal()));
-        let ordered = iter::from_fn(|| self.ordered.pop());
-        let waiting = iter::from_fn(|| self.limit.give_up().map(Runnable::Task));
-        for runnable in local.chain(injected).chain(ordered).chain(waiting) {
-            if let Runnable::Task(task) = runnable
-                && task.fail(Failure::Cancelled)
-            {
-                self.tell_end(&*task);
-            }
-        }
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Relaxed)
     }
 
     /// The stack size for `task`.

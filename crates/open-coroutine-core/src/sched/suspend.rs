@@ -33,6 +33,13 @@ pub(super) struct IoWait {
     pub(super) cancel: Cancel,
 }
 
+impl IoWait {
+    /// The descriptor that it is about.
+    pub(super) fn descriptor(&self) -> Option<c_int> {
+        self.request.op.fd()
+    }
+}
+
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
@@ -257,6 +264,18 @@ pub fn wait(deadline: Option<Instant>) -> Wake {
     end_of_wait(coroutine)
 }
 
+/// [`wait`], until a thread of a pool has done what it was given.
+///
+/// # Panics
+///
+/// If the caller is no coroutine.
+pub fn wait_for_thread() {
+    if let Some(coroutine) = current() {
+        coroutine.activity().offload();
+    }
+    wait(None);
+}
+
 fn end_of_wait(coroutine: &Scheduled) -> Wake {
     let Some((worker, key)) = coroutine.take_timer() else {
         return Wake::Notified;
@@ -345,7 +364,7 @@ pub unsafe fn on_thread_storage<R>(body: impl FnOnce() -> R) -> R {
 /// As for [`on_thread_storage`].
 #[inline(always)]
 pub unsafe fn as_thread<R>(body: impl FnOnce() -> R) -> R {
-    if on_coroutine() {
+    if was_coroutine() {
         // SAFETY: the caller's promise.
         unsafe { as_thread_below(body) }
     } else {

@@ -231,7 +231,7 @@ impl Worker {
         // What was on its way between two queues when the runtime stopped.
         self.shared.cancel_unstarted();
         drop(self.driver.borrow_mut().take());
-        self.shared.worker_stopped();
+        self.shared.worker_stopped(self.index);
     }
 
     pub(super) fn has_local_work(&self) -> bool {
@@ -315,6 +315,10 @@ impl Worker {
         match runnable {
             Runnable::Coroutine(coroutine) => self.resume(coroutine),
             Runnable::Task(task) if task.is_claimed() => Ok(()),
+            Runnable::Task(task) if self.shared.is_cancelling() => {
+                self.shared.refuse(&*task);
+                Ok(())
+            }
             Runnable::Task(task) => match self.shared.limit.admit(task) {
                 Some(task) => self.begin(task),
                 None => Ok(()),

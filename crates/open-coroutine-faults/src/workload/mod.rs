@@ -123,8 +123,12 @@ fn is_forgiven(what: &str, error: &impl Debug) -> bool {
 /// Whether an error, or one behind it, has the number that was injected.
 fn is_injected(error: &impl Debug) -> bool {
     let text = format!("{error:?}");
+    // The start tells what was missing, and not how the kernel said so.
+    let is_exhaustion = text.contains("Exhausted(");
     let has = |number: i32| {
-        text.contains(&format!("code: {number},")) || text.contains(&format!("os error {number})"))
+        is_exhaustion
+            || text.contains(&format!("code: {number},"))
+            || text.contains(&format!("os error {number})"))
     };
     match supervisor::given() {
         None => false,
