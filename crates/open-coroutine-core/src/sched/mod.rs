@@ -73,6 +73,7 @@ pub use preempt::{action_before_preemption, chain, preempts_by};
 pub use shared::{Settings, Shared};
 pub(crate) use signals::{Carried, carry_signals, inherited_signal_mask};
 pub use signals::{change_signal_mask, sent_signal_to_self};
+pub(crate) use stuck::abandon;
 pub use suspend::*;
 pub use wait::{Waiter, Woken};
 pub(crate) use worker::{Queue, start};
