@@ -38,7 +38,8 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use super::carrier::Carrier;
-use super::shared::{Runnable, Seat, Shared};
+use super::seat::{Runnable, Seat};
+use super::shared::Shared;
 use super::takeover::Stuck;
 use crate::sys;
 
