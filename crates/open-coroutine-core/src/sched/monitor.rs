@@ -137,9 +137,9 @@ enum Progress {
     Computes,
 }
 
-/// Runs the monitor on the calling thread until the runtime stops.
+/// Runs the monitor on the calling thread, which blocks the signals that others can
+/// take, until the runtime stops.
 pub(crate) fn monitor(shared: &Arc<Shared>) {
-    sys::set_signal_mask(sys::DEFERRABLE_SIGNALS);
     sys::be_punctual();
     let watched = shared.seats().iter().map(|_| Watched {
         resumes: u64::MAX,
