@@ -6,13 +6,16 @@ use std::ffi::c_int;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use open_coroutine::{Config, no_preempt, spawn, yield_now};
 use runtimes::on_every_driver_as;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 fn on_every_driver(workers: usize, body: fn()) {
     on_every_driver_as(&Config::default().event_loop_size(workers), body);
@@ -193,4 +196,65 @@ fn every_worker_may_be_stuck_again_and_again() {
             }
         }
     });
+}
+
+/// Keeps the texts of all events.
+struct Listener;
+
+static HEARD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl Subscriber for Listener {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        struct Text(String);
+        impl Visit for Text {
+            fn record_debug(&mut self, _: &Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{value:?}");
+            }
+        }
+        let mut text = Text(event.metadata().level().to_string());
+        event.record(&mut text);
+        HEARD.lock().unwrap().push(text.0);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[inline(never)]
+fn a_place_that_blocks(fd: c_int) -> isize {
+    std::hint::black_box(unseen_read(fd))
+}
+
+#[test]
+fn each_place_that_blocks_is_told_once() {
+    tracing::subscriber::set_global_default(Listener).unwrap();
+    on_every_driver(1, || {
+        for _ in 0..3 {
+            let (blocked, mut release) = UnixStream::pair().unwrap();
+            let stuck = spawn(move || a_place_that_blocks(blocked.as_raw_fd()));
+            std::thread::sleep(Duration::from_millis(60));
+            release.write_all(&[7]).unwrap();
+            assert_eq!(1, stuck.join().unwrap());
+        }
+    });
+    // The threads that were blocked have ended with their runtime.
+    let heard = HEARD.lock().unwrap();
+    let ours = |text: &&String| text.contains("a_place_that_blocks");
+    let told: Vec<_> = heard.iter().filter(ours).collect();
+    let [text] = &*told else { panic!("{heard:#?}") };
+    assert!(text.starts_with("WARN"), "{text}");
+    assert!(text.contains("blocked the worker for "), "{text}");
 }
