@@ -24,7 +24,7 @@
 //! never cleared: whether they count is the kernel's to say.
 //!
 //! The action of the signal by which coroutines are preempted stays ours. What the
-//! program sets for it is kept in [`URGENT`], and its trampoline is called from
+//! program sets for it is kept in `URGENT`, and its trampoline is called from
 //! our handler. While any handler of the program runs, that signal is blocked: so a
 //! coroutine is not preempted before the trampoline has begun, nor after it has
 //! ended, and nothing that the handler waits for is interrupted.

@@ -20,8 +20,8 @@
 //!
 //! # When the monitor looks
 //!
-//! Once per [`TICK`] as long as some worker is awake, and at deadlines in between.
-//! When all of them sleep, and have done nothing since its last look, it sleeps
+//! Once per [`STROLL`] as long as some worker is awake. Where a worker was held up
+//! lately, once per [`TICK`], and at its deadlines. When all of them sleep, and have done nothing since its last look, it sleeps
 //! too, until a worker wakes:
 //!
 //! 1. The monitor stores `ASLEEP`, and then loads who sleeps. If all do it sleeps
@@ -44,7 +44,11 @@ use super::takeover::Stuck;
 use crate::sys;
 
 /// How often the monitor looks at workers that are awake.
+const STROLL: Duration = Duration::from_millis(5);
+/// How often it does so where a coroutine ran for long a short while ago.
 const TICK: Duration = Duration::from_millis(1);
+/// How many looks make that short while.
+const ALERT: u32 = 500;
 /// How often it looks at a coroutine with which nobody shares a worker.
 const RARELY: Duration = Duration::from_millis(10);
 /// How long a coroutine runs at least before it is preempted for who is due, and
@@ -102,6 +106,8 @@ struct Watched {
     calls: u32,
     /// A spare was called, at this `ran`.
     relieved: Option<Duration>,
+    /// Looks during which it is looked at often.
+    alert: u32,
 }
 
 impl Watched {
@@ -149,12 +155,14 @@ pub(crate) fn monitor(shared: &Arc<Shared>) {
         progress: Duration::ZERO,
         calls: 0,
         relieved: None,
+        alert: 0,
     });
     let mut watch = Watch {
         shared,
         watched: watched.collect(),
         now: Instant::now(),
         tick: TICK.min(shared.settings().time_slice),
+        stroll: STROLL.min(shared.settings().time_slice),
     };
     while !shared.is_stopping() {
         let next = watch.look();
@@ -167,6 +175,7 @@ struct Watch<'a> {
     watched: Vec<Watched>,
     now: Instant,
     tick: Duration,
+    stroll: Duration,
 }
 
 impl Watch<'_> {
@@ -188,7 +197,7 @@ impl Watch<'_> {
         if self.shared.sleepers.is_asleep(index) {
             watched.resumes = resumes;
             watched.ran = Duration::ZERO;
-            return (!is_same).then_some(self.tick);
+            return (!is_same).then_some(self.stroll);
         }
         if is_same {
             watched.ran += elapsed;
@@ -212,6 +221,15 @@ impl Watch<'_> {
         let watched = &mut self.watched[index];
         let progress = watched.observe(&carrier, elapsed);
         let ran = watched.ran;
+        watched.alert = if ran.is_zero() {
+            watched.alert.saturating_sub(1)
+        } else {
+            ALERT
+        };
+        if watched.alert == 0 {
+            // It looks after everything itself.
+            return self.stroll;
+        }
         if ran >= self.tick {
             self.pass_on(seat);
         }
