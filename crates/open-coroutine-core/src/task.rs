@@ -360,7 +360,7 @@ impl fmt::Debug for dyn Run {
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// The first one of this process: smaller ones are those of its parent's tasks,
 /// which never end here.
-static FIRST_ID: AtomicU64 = AtomicU64::new(1);
+static FIRST_ID: AtomicU64 = AtomicU64::new(0);
 
 /// A number that no other task of this process has.
 pub fn next_id() -> u64 {

@@ -40,6 +40,7 @@ pub unsafe fn abandon() {
     task::abandon();
     // SAFETY: the caller's promise; he is not inside of these modules.
     unsafe {
+        sched::abandon();
         sync::abandon();
         driver::abandon();
         io::abandon();

@@ -38,7 +38,8 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use super::carrier::Carrier;
-use super::shared::{Runnable, Seat, Shared};
+use super::seat::{Runnable, Seat};
+use super::shared::Shared;
 use super::takeover::Stuck;
 use crate::sys;
 
@@ -136,9 +137,9 @@ enum Progress {
     Computes,
 }
 
-/// Runs the monitor on the calling thread until the runtime stops.
+/// Runs the monitor on the calling thread, which blocks the signals that others can
+/// take, until the runtime stops.
 pub(crate) fn monitor(shared: &Arc<Shared>) {
-    sys::set_signal_mask(sys::DEFERRABLE_SIGNALS);
     sys::be_punctual();
     let watched = shared.seats().iter().map(|_| Watched {
         resumes: u64::MAX,

@@ -16,6 +16,16 @@ const FRAMES: usize = 48;
 
 /// Places that were told. Static because logs are the process's.
 static TOLD: Lock<BTreeSet<Vec<usize>>> = Lock::new(BTreeSet::new());
+
+/// Forgets what was told if somebody was about to change that, in the child of a fork.
+///
+/// # Safety
+///
+/// No other thread exists, and the caller's is not inside this module.
+pub(crate) unsafe fn abandon() {
+    // SAFETY: the caller's promise.
+    unsafe { TOLD.abandon_held(BTreeSet::new()) };
+}
 /// More than that are told again and again.
 const MAX_TOLD: usize = 1000;
 

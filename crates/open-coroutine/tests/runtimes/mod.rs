@@ -30,11 +30,10 @@ pub(crate) fn on_every_driver_as(config: &Config, body: impl FnOnce() + Clone + 
         // A test that failed has poisoned it; the next one runs all the same.
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let config = config.clone().driver(driver);
-        let config = if cfg!(feature = "sanitizer") {
+        let config = match cfg!(feature = "sanitizer") {
             // SAFETY: tests that the shared storage would disturb are left out.
-            unsafe { config.hook_with_shared_tls() }
-        } else {
-            config
+            true => unsafe { config.hook_with_shared_tls() },
+            false => config,
         };
         match init(config.clone().shutdown_timeout(Duration::from_secs(20))) {
             Err(InitError::Driver(error)) => {
