@@ -30,9 +30,8 @@ pub(crate) fn on_every_driver_as(config: &Config, body: impl FnOnce() + Clone + 
         // A test that failed has poisoned it; the next one runs all the same.
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let config = config.clone().driver(driver);
-        // SAFETY: tests that the shared storage would disturb are left out.
         let config = match cfg!(feature = "sanitizer") {
-            // SAFETY: the tests keep nothing in thread-local storage across a wait.
+            // SAFETY: tests that the shared storage would disturb are left out.
             true => unsafe { config.hook_with_shared_tls() },
             false => config,
         };
