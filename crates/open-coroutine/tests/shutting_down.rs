@@ -121,11 +121,12 @@ fn those_that_take_longer_are_asked_to_end() {
 fn those_that_have_not_started_never_do() {
     for_each_kind("those_that_have_not_started_never_do", |config| {
         init(config.shutdown_timeout(SOON).max_size(1)).unwrap();
-        let begun = Arc::new(AtomicUsize::new(0));
-        sits("has the place", &begun, || sleep(Duration::MAX));
-        while begun.load(SeqCst) == 0 {
-            thread::yield_now();
-        }
+        let (begins, begun) = std::sync::mpsc::channel();
+        spawn(move || {
+            begins.send(()).unwrap();
+            sleep(Duration::MAX);
+        });
+        begun.recv().unwrap();
         let drops = Arc::new(AtomicUsize::new(0));
         let waiting: Vec<_> = (0..1000)
             .map(|_| {

@@ -261,10 +261,14 @@ fn start_monitor(shared: &Arc<Shared>) -> io::Result<Option<thread::JoinHandle<(
         return Ok(None);
     }
     let shared = shared.clone();
-    thread::Builder::new()
+    // It begins with this mask: a signal to the process must not find it before it
+    // could set its own.
+    let mask = sys::set_signal_mask(sys::DEFERRABLE_SIGNALS);
+    let monitor = thread::Builder::new()
         .name("open-coroutine-monitor".into())
-        .spawn(move || sched::monitor(&shared))
-        .map(Some)
+        .spawn(move || sched::monitor(&shared));
+    sys::set_signal_mask(mask);
+    monitor.map(Some)
 }
 
 fn join_all(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::time::Instant;
 
 use super::scheduled::Scheduled;
-use super::shared::TimerEvent;
+use super::seat::TimerEvent;
 use super::worker::Worker;
 use crate::stack;
 use crate::sys;

@@ -67,7 +67,8 @@ use std::thread;
 use std::time::Instant;
 
 use super::scheduled::Scheduled;
-use super::shared::{Message, Shared};
+use super::seat::Message;
+use super::shared::Shared;
 use super::suspend::{IoWait, current};
 use super::worker::Worker;
 use crate::driver::Op;

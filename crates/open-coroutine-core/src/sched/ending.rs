@@ -26,7 +26,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
 
 use super::scheduled::Scheduled;
-use super::shared::{Runnable, Shared, retry};
+use super::seat::Runnable;
+use super::shared::{Shared, retry};
 use crate::driver;
 use crate::sys;
 use crate::task::{Failure, Run};

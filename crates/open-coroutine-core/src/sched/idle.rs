@@ -5,7 +5,8 @@
 use std::time::Instant;
 
 use super::carrier::Lost;
-use super::shared::{Runnable, retry};
+use super::seat::Runnable;
+use super::shared::retry;
 use super::takeover;
 use super::worker::Worker;
 

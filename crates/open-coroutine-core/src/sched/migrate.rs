@@ -5,7 +5,8 @@ use std::env;
 use std::ptr::NonNull;
 
 use super::scheduled::Scheduled;
-use super::shared::{Message, Shared};
+use super::seat::Message;
+use super::shared::Shared;
 
 /// Whether the environment asks for it.
 pub(crate) fn migration_is_forced() -> bool {

@@ -1,7 +1,7 @@
 //! Who runs, where and when.
 //!
-//! * `shared`: what all workers see of each other.
-//! * `worker`: the loop that runs coroutines; `idle`: what it does without work;
+//! * `shared`: what all workers see of each other; `seat`: what they see of one.
+//! * `worker`: the loop that runs coroutines; `turn`: what it looks at in between; `idle`: what it does without work;
 //!   `cache`: the coroutines that it keeps for the next tasks; `carrier`: the
 //!   thread that runs it; `holding`: whether that one uses it.
 //! * `monitor`: who looks after workers that run one coroutine for long;
@@ -51,12 +51,14 @@ mod ordered;
 mod preempt;
 mod process_signals;
 mod scheduled;
+mod seat;
 mod shared;
 mod signals;
 mod sleep;
 mod stuck;
 mod suspend;
 mod takeover;
+mod turn;
 mod wait;
 mod worker;
 

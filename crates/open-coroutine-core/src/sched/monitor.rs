@@ -38,7 +38,8 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use super::carrier::Carrier;
-use super::shared::{Runnable, Seat, Shared};
+use super::seat::{Runnable, Seat};
+use super::shared::Shared;
 use super::takeover::Stuck;
 use crate::sys;
 
@@ -93,7 +94,7 @@ struct Watched {
     ran: Duration,
     /// Signals that this coroutine was sent.
     signals: u32,
-    /// How long it has gone on since the first of them.
+    /// How long it has computed since the first of them.
     ignored: Duration,
     /// The processor time of the thread when it was last looked at, and the calls
     /// that may block that it had made.
@@ -114,7 +115,8 @@ impl Watched {
             return Progress::None;
         }
         if self.signals > 0 {
-            self.ignored += elapsed;
+            // Not by the clock: a busy machine may not let it run at all.
+            self.ignored += used;
         }
         if is_calling && 2 * used < elapsed {
             Progress::Calls
@@ -135,9 +137,9 @@ enum Progress {
     Computes,
 }
 
-/// Runs the monitor on the calling thread until the runtime stops.
+/// Runs the monitor on the calling thread, which blocks the signals that others can
+/// take, until the runtime stops.
 pub(crate) fn monitor(shared: &Arc<Shared>) {
-    sys::set_signal_mask(sys::DEFERRABLE_SIGNALS);
     sys::be_punctual();
     let watched = shared.seats().iter().map(|_| Watched {
         resumes: u64::MAX,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 
 use crossbeam_skiplist::SkipMap;
 
-use super::shared::Runnable;
+use super::seat::Runnable;
 
 /// What is queued, smallest priority first, first come first served within one.
 pub(super) struct Ordered {

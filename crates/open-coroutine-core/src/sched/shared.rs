@@ -4,33 +4,29 @@ use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
-};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use std::time::Duration;
 
-use crossbeam_deque::{Injector, Steal, Stealer};
+use crossbeam_deque::{Injector, Steal};
 use crossbeam_utils::CachePadded;
 
-use super::carrier::{Carrier, with_worker};
+use super::carrier::with_worker;
 use super::ending::Ending;
-use super::handled::Handled;
 use super::hooks::Hooks;
 use super::limit::Limit;
 use super::monitor::Monitor;
 use super::ordered::Ordered;
 use super::process_signals::ProcessSignals;
 use super::scheduled::Scheduled;
+use super::seat::{Message, Runnable, Seat};
 use super::sleep::Sleepers;
-use super::suspend::IoWait;
 use super::worker::{Queue, Worker};
-use crate::driver::{self, FdWaiters, Op, Request};
+use crate::driver::{self, Op};
 use crate::pool::Pool;
 use crate::stack;
 use crate::task::{Failure, Run, Waiters};
-use crate::timer::Timers;
 use crate::tls::Isolation;
 use crate::util::lock::Lock;
 use crate::util::preempt;
@@ -69,120 +65,6 @@ pub struct Settings {
     pub wake_joiners: fn(&AtomicU32, Waiters),
 }
 
-/// Something that a worker can run.
-pub(crate) enum Runnable {
-    /// A task that has no coroutine yet.
-    Task(Arc<dyn Run>),
-    /// A coroutine that was suspended, and is in no other queue.
-    Coroutine(NonNull<Scheduled>),
-}
-
-// SAFETY: a coroutine in a queue belongs to whoever takes it out.
-unsafe impl Send for Runnable {}
-
-/// What is sent to one certain worker.
-pub(super) enum Message {
-    /// A coroutine that is pinned to this worker.
-    Ready(NonNull<Scheduled>),
-    /// A file descriptor that is closed under its waiters.
-    Closed { fd: RawFd, epoch: u64 },
-    /// An operation of a coroutine that ran on a thread without a worker.
-    Submit(NonNull<IoWait>),
-    /// The same for one that sleeps, until a time in its frame.
-    Sleep(NonNull<Scheduled>, NonNull<Option<Instant>>),
-    /// A task that was asked to end, and may wait on this worker.
-    Cancel(Arc<dyn Run>),
-}
-
-// SAFETY: as for `Runnable`.
-unsafe impl Send for Message {}
-
-/// What happens at a deadline.
-pub(super) enum TimerEvent {
-    /// The wait of this coroutine ends.
-    Wake(NonNull<Scheduled>),
-    /// This operation is cancelled; its completion ends the wait.
-    Cancel(NonNull<Request>),
-    /// The worker looks for coroutines that have been idle for long.
-    Trim,
-}
-
-// SAFETY: entries are removed before what they point to goes away, and `Cancel`
-// is only acted on by the worker whose driver has the request.
-unsafe impl Send for TimerEvent {}
-
-/// What other threads see of one worker.
-pub(super) struct Seat {
-    pub(super) stealer: Stealer<Runnable>,
-    /// The coroutine that the running one woke last.
-    pub(super) run_next: AtomicPtr<Scheduled>,
-    /// How many coroutines it has resumed; for the monitor.
-    pub(super) resumes: AtomicU64,
-    /// Whether it has coroutines that nobody can steal; for the monitor.
-    pub(super) has_pinned: AtomicBool,
-    /// What its driver waits for; for the monitor.
-    io: AtomicU8,
-    /// The thread that runs it.
-    pub(super) carrier: Lock<Option<Arc<Carrier>>>,
-    pub(super) timers: Lock<Timers<TimerEvent>>,
-    inbox: Lock<Vec<Message>>,
-    has_mail: AtomicBool,
-    /// Coroutines that signal handlers have woken.
-    pub(super) handled: Handled,
-    pub(super) outside: OnceLock<Outside>,
-}
-
-/// The parts of a worker's driver that other threads may use.
-pub(super) struct Outside {
-    pub(super) waker: Arc<driver::Waker>,
-    pub(super) waiters: Arc<FdWaiters>,
-    pub(super) support: driver::Support,
-    /// See [`Driver::fd`](driver::Driver::fd).
-    pub(super) fd: AtomicI32,
-}
-
-/// Its driver has nothing to wait for.
-const NO_IO: u8 = 0;
-/// Its driver waits for the kernel.
-const WAITS: u8 = 1;
-/// Its driver has something that the kernel does not know yet.
-const BATCHES: u8 = 2;
-
-impl Seat {
-    /// Something was submitted. For the worker itself, as the next.
-    #[inline]
-    pub(super) fn note_submission(&self, is_batching: bool) {
-        self.io
-            .store(if is_batching { BATCHES } else { WAITS }, Relaxed);
-    }
-
-    /// Its driver has looked at the kernel.
-    #[inline]
-    pub(super) fn note_in_flight(&self, in_flight: usize) {
-        self.io
-            .store(if in_flight > 0 { WAITS } else { NO_IO }, Relaxed);
-    }
-
-    /// Whether its driver waits for something.
-    pub(super) fn has_io(&self) -> bool {
-        self.io.load(Relaxed) != NO_IO
-    }
-
-    /// Whether its driver should submit.
-    pub(super) fn has_unsubmitted_io(&self) -> bool {
-        self.io.load(Relaxed) == BATCHES
-    }
-
-    /// Whether it has something to run besides what it runs.
-    pub(super) fn has_runnable(&self) -> bool {
-        !self.stealer.is_empty()
-            || !self.run_next.load(Relaxed).is_null()
-            || self.has_pinned.load(Relaxed)
-            || self.has_mail.load(Relaxed)
-            || !self.handled.is_empty()
-    }
-}
-
 /// One runtime's scheduler, shared by its workers.
 pub struct Shared {
     settings: Settings,
@@ -213,21 +95,9 @@ unsafe impl Sync for Shared {}
 
 impl Shared {
     pub(crate) fn new(settings: Settings, queues: &[Queue]) -> Self {
-        let seats = queues.iter().map(|queue| {
-            CachePadded::new(Seat {
-                stealer: queue.stealer(),
-                run_next: AtomicPtr::new(ptr::null_mut()),
-                resumes: AtomicU64::new(0),
-                has_pinned: AtomicBool::new(false),
-                io: AtomicU8::new(NO_IO),
-                carrier: Lock::new(None),
-                timers: Lock::new(Timers::new()),
-                inbox: Lock::new(Vec::new()),
-                has_mail: AtomicBool::new(false),
-                handled: Handled::new(),
-                outside: OnceLock::new(),
-            })
-        });
+        let seats = queues
+            .iter()
+            .map(|queue| CachePadded::new(Seat::new(queue)));
         Self {
             seats: seats.collect(),
             injector: Injector::new(),
@@ -392,23 +262,8 @@ impl Shared {
 
     /// Sends `message` to worker `index` and wakes it.
     pub(super) fn send(&self, index: usize, message: Message) {
-        let seat = &self.seats[index];
-        let mut inbox = seat.inbox.lock();
-        inbox.push(message);
-        // Under the lock, so that a drain clears it only with the messages.
-        seat.has_mail.store(true, SeqCst);
-        drop(inbox);
+        self.seats[index].post(message);
         self.wake(index);
-    }
-
-    pub(super) fn receive(&self, index: usize) -> Vec<Message> {
-        let seat = &self.seats[index];
-        if !seat.has_mail.load(Acquire) {
-            return Vec::new();
-        }
-        let mut inbox = seat.inbox.lock();
-        seat.has_mail.store(false, Relaxed);
-        std::mem::take(&mut inbox)
     }
 
     /// Work that belongs to no worker yet; some of it moves to `local`.
@@ -432,7 +287,7 @@ impl Shared {
     /// Step S2 of the sleep protocol: whether any queue has work for `index`.
     pub(super) fn has_work_for(&self, index: usize) -> bool {
         self.has_global_work()
-            || self.seats[index].has_mail.load(Relaxed)
+            || self.seats[index].has_mail()
             || !self.seats[index].handled.is_empty()
             || self.seats.iter().any(|seat| !seat.stealer.is_empty())
             || self.is_stopping()

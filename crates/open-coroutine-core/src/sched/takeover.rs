@@ -36,7 +36,8 @@ use std::time::{Duration, Instant};
 
 use super::carrier::Carrier;
 use super::scheduled::{Scheduled, Suspend, destroy};
-use super::shared::{Message, Runnable, Shared, TimerEvent};
+use super::seat::{Message, Runnable, TimerEvent};
+use super::shared::Shared;
 use super::worker::{Worker, serve};
 use super::{preempt, stuck};
 use crate::driver::{Driver, Kind, Request};

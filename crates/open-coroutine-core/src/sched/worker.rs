@@ -17,13 +17,13 @@ use super::cache::Cache;
 use super::carrier::{Carrier, Lost};
 use super::local;
 use super::scheduled::{Scheduled, Suspend, destroy};
-use super::shared::{Message, Outside, Runnable, Seat, Shared, TimerEvent};
+use super::seat::{Outside, Runnable, Seat, TimerEvent};
+use super::shared::Shared;
 use super::suspend::IoWait;
 use super::takeover;
 use crate::driver::{Driver, MOVED, Request};
 use crate::stack::Stack;
 use crate::task::Run;
-use crate::timer::Timers;
 use crate::tls::ThreadTls;
 
 /// Coroutines run between two looks at timers, inbox and driver.
@@ -55,7 +55,7 @@ pub(crate) struct Worker {
     /// Whether it has freed coroutines whose stacks may still hold memory.
     pub(super) has_warm_stacks: Cell<bool>,
     /// Scratch space for coroutines that are woken under a lock.
-    woken: RefCell<Vec<NonNull<Scheduled>>>,
+    pub(super) woken: RefCell<Vec<NonNull<Scheduled>>>,
     picks: Cell<u32>,
     chain: Cell<u32>,
     /// Whether it counts as searching in the sleep protocol.
@@ -299,7 +299,7 @@ impl Worker {
         }
     }
 
-    fn pin(&self, coroutine: NonNull<Scheduled>) {
+    pub(super) fn pin(&self, coroutine: NonNull<Scheduled>) {
         self.pinned.borrow_mut().push_back(coroutine);
         self.seat().has_pinned.store(true, Relaxed);
     }
@@ -414,7 +414,7 @@ impl Worker {
         }
     }
 
-    fn submit(&self, wait: NonNull<IoWait>) {
+    pub(super) fn submit(&self, wait: NonNull<IoWait>) {
         // SAFETY: the frame that holds it is suspended until its completion,
         // which only this worker's driver delivers.
         let wait_ref = unsafe { &mut *wait.as_ptr() };
@@ -494,107 +494,5 @@ impl Worker {
         // SAFETY: it has run a task and has none now; on the thread's own
         // storage.
         unsafe { destroy(coroutine, self.carrier().tls()) }
-    }
-
-    /// Looks at everything that can make a coroutine runnable, without waiting.
-    pub(super) fn drive(&self) {
-        self.read_mail();
-        self.fire_timers();
-        let mut driver = self.driver();
-        self.receptive(|| driver.poll(&mut |request| self.completed(request)));
-        self.seat().note_in_flight(driver.in_flight());
-        drop(driver);
-        self.share();
-    }
-
-    /// After something was queued: if there is more than this worker can do
-    /// next, another one may take it.
-    pub(super) fn share(&self) {
-        let stealable = self.queue.len() + self.shared.ordered.len();
-        let has_next = || !self.seat().run_next.load(Relaxed).is_null();
-        if stealable > 1 || (stealable == 1 && has_next()) {
-            self.shared.wake_one();
-        }
-    }
-
-    pub(super) fn read_mail(&self) {
-        self.follow_signal_mask();
-        if self.has_left_behind() {
-            self.harvest();
-        }
-        for coroutine in self.seat().handled.take() {
-            self.requeue(coroutine);
-        }
-        for message in self.shared.receive(self.index) {
-            match message {
-                Message::Ready(coroutine) => self.pin(coroutine),
-                Message::Closed { fd, epoch } => self.close_notice(fd, epoch),
-                Message::Submit(wait) => self.submit(wait),
-                Message::Sleep(coroutine, deadline) => self.sleep_until(coroutine, deadline),
-                Message::Cancel(task) => self.cancel(&task),
-            }
-        }
-    }
-
-    /// The deadline of `request` has come.
-    ///
-    /// # Safety
-    ///
-    /// It is pending, in this worker's driver or in one that was left behind.
-    unsafe fn time_out(
-        &self,
-        request: NonNull<Request>,
-        timers: &mut Timers<TimerEvent>,
-        now: Instant,
-    ) {
-        let mut driver = self.driver();
-        // SAFETY: the caller's promise.
-        unsafe {
-            if driver.has(request) {
-                return driver.cancel(request, libc::ETIME);
-            }
-            // As soon as it has been moved here.
-            let key = timers.insert(now + takeover::PAUSE, TimerEvent::Cancel(request));
-            let wait = &*request.as_ref().owner.cast::<IoWait>();
-            wait.timer.set(Some(key));
-        }
-    }
-
-    pub(super) fn fire_timers(&self) {
-        let mut timers = self.seat().timers.lock();
-        if timers.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        let mut must_trim = false;
-        let mut woken = self.woken.borrow_mut();
-        while let Some(event) = timers.pop_due(now) {
-            match event {
-                TimerEvent::Wake(coroutine) => {
-                    // SAFETY: the wait cannot return before it has had this
-                    // lock (invariant 3 of `sched`).
-                    if unsafe { &*Scheduled::wait_state(coroutine) }.notify() {
-                        // SAFETY: suspended, and this worker alone has woken it.
-                        unsafe { coroutine.as_ref() }.cancellation().end_wait();
-                        woken.push(coroutine);
-                    }
-                }
-                TimerEvent::Trim => must_trim = true,
-                TimerEvent::Cancel(request) => {
-                    // SAFETY: pending in this worker's driver, or in one that was
-                    // left behind: its completion removes the timer.
-                    unsafe { self.time_out(request, &mut timers, now) };
-                }
-            }
-        }
-        drop(timers);
-        for coroutine in woken.drain(..) {
-            self.requeue(coroutine);
-        }
-        drop(woken);
-        self.share();
-        if must_trim {
-            self.trim();
-        }
     }
 }

@@ -70,6 +70,8 @@ pub(super) fn mutex(round: &mut Round) {
             work(1);
         }
     }
+    // std's locks are not fair: who only pauses while he holds one keeps it.
+    yield_now();
 }
 
 pub(super) fn rwlock(round: &mut Round) {
@@ -90,6 +92,7 @@ pub(super) fn rwlock(round: &mut Round) {
             shared.rwlocks.fetch_add(1, Relaxed);
         }
     }
+    yield_now();
 }
 
 pub(super) fn parking_lot(round: &mut Round) {

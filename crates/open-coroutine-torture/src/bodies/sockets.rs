@@ -10,7 +10,7 @@ use super::Round;
 use crate::lines::sum;
 
 pub(super) fn streams(round: &mut Round) {
-    let length = 1000 + round.below(300_000) as usize;
+    let length = 1000 + round.below(30_000) as usize;
     let (near, far) = UnixStream::pair().expect("there are descriptors");
     let shut = |stream: &UnixStream| stream.shutdown(Shutdown::Write);
     echo(near, far, length, shut);

@@ -32,6 +32,7 @@ pub(crate) fn on_every_driver_as(config: &Config, body: impl FnOnce() + Clone + 
         let config = config.clone().driver(driver);
         // SAFETY: tests that the shared storage would disturb are left out.
         let config = match cfg!(feature = "sanitizer") {
+            // SAFETY: the tests keep nothing in thread-local storage across a wait.
             true => unsafe { config.hook_with_shared_tls() },
             false => config,
         };
