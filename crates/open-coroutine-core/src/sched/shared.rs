@@ -385,7 +385,13 @@ impl Shared {
             if let Some(task) = ended {
                 self.tell_end(&*task);
             }
-            match self.limit.release().map(&start) {
+            let next = self.limit.release();
+            if let Some(task) = next.as_ref().filter(|_| self.is_cancelling()) {
+                // It has a place, which it passes on at once.
+                ended = task.fail(Failure::Cancelled).then(|| task.clone());
+                continue;
+            }
+            match next.map(&start) {
                 None => return,
                 Some(Ok(coroutine)) => return queue(coroutine),
                 Some(Err(failed)) => ended = failed,
