@@ -12,7 +12,7 @@
 //!    that made it, and takes the worker away (`carrier`). From here on it alone
 //!    runs the worker.
 //! 3. It puts its own driver into the worker. The old one stays with the thread,
-//!    together with what is in flight there.
+//!    together with what is in flight there. Then it says that it is done (`is_lost`).
 //! 4. It signals the thread, whose handler asks the kernel for the end of all that,
 //!    and lets it complete ([`Driver::evacuate`]); no other thread can.
 //! 5. The spare hands out what is complete, and submits to its own driver what only
@@ -51,7 +51,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Default)]
 pub(super) struct Left {
     driver: Lock<Option<Driver>>,
-    /// The worker is gone.
+    /// The worker is gone, and its driver is here.
     is_lost: AtomicBool,
     /// Step 4 was done.
     is_evacuated: AtomicBool,
@@ -278,6 +278,11 @@ pub(super) fn end(shared: &Arc<Shared>, index: usize, carrier: &Carrier) {
     /// Never changes: a word to sleep on.
     static NEVER: AtomicU32 = AtomicU32::new(0);
     let left = carrier.left();
+    // Whoever has just taken the worker may not have left the driver here yet.
+    // Acquire: pairs with the Release in `take_over`.
+    while !left.is_lost.load(Acquire) {
+        sys::sched_yield();
+    }
     left.evacuate();
     stuck::report(left);
     let mut pause = Duration::from_millis(1);
