@@ -93,6 +93,7 @@ impl Monitor {
 
 /// What the monitor knows of one worker.
 struct Watched {
+    was_asleep: bool,
     resumes: u64,
     /// How long its coroutine has been running, as far as the monitor saw it.
     ran: Duration,
@@ -124,10 +125,12 @@ impl Watched {
             // Not by the clock: a busy machine may not let it run at all.
             self.ignored += used;
         }
-        if is_calling && 2 * used < elapsed {
+        if 2 * used >= elapsed {
+            Progress::Computes
+        } else if is_calling {
             Progress::Calls
         } else {
-            Progress::Computes
+            Progress::Little
         }
     }
 }
@@ -139,6 +142,9 @@ enum Progress {
     None,
     /// It has made calls that may block, and may be in one that a signal would end.
     Calls,
+    /// It has run for less than half of the time: it may have begun to wait in a call
+    /// that no hook sees, or others use the processor.
+    Little,
     /// It runs.
     Computes,
 }
@@ -148,6 +154,7 @@ enum Progress {
 pub(crate) fn monitor(shared: &Arc<Shared>) {
     sys::be_punctual();
     let watched = shared.seats().iter().map(|_| Watched {
+        was_asleep: false,
         resumes: u64::MAX,
         ran: Duration::ZERO,
         signals: 0,
@@ -194,12 +201,13 @@ impl Watch<'_> {
         let watched = &mut self.watched[index];
         let resumes = seat.resumes.load(Relaxed);
         let is_same = resumes == watched.resumes;
-        if self.shared.sleepers.is_asleep(index) {
+        let is_asleep = self.shared.sleepers.is_asleep(index);
+        let was_asleep = std::mem::replace(&mut watched.was_asleep, is_asleep);
+        if is_asleep {
             watched.resumes = resumes;
-            watched.ran = Duration::ZERO;
             return (!is_same).then_some(self.stroll);
         }
-        if is_same {
+        if is_same && !was_asleep {
             watched.ran += elapsed;
         } else {
             watched.resumes = resumes;
@@ -294,7 +302,12 @@ impl Watch<'_> {
 
     /// Signals the coroutine of a worker. Returns when to look again.
     fn preempt(&mut self, index: usize, carrier: &Carrier, progress: Progress) -> Duration {
-        if progress != Progress::Computes || !self.shared.settings().preemptive {
+        let runs = match progress {
+            Progress::None | Progress::Calls => false,
+            Progress::Little => !sys::is_asleep(carrier.thread()),
+            Progress::Computes => true,
+        };
+        if !runs || !self.shared.settings().preemptive {
             return self.tick;
         }
         super::preempt::signal(carrier);
