@@ -22,7 +22,8 @@ const SETTLE: Duration = Duration::from_secs(40);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     time: Instant,
-    resident: usize,
+    /// In bytes, without pages of files, such as debug information.
+    memory: usize,
     descriptors: usize,
     threads: usize,
     census: Census,
@@ -30,12 +31,9 @@ pub(crate) struct Sample {
 
 impl Sample {
     pub(crate) fn take() -> Self {
-        const PAGE: usize = 4096;
-        let pages = fs::read_to_string("/proc/self/statm").expect("/proc is there");
-        let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok());
         Self {
             time: Instant::now(),
-            resident: PAGE * resident.unwrap_or(0_usize),
+            memory: own_memory(),
             descriptors: fs::read_dir("/proc/self/fd")
                 .expect("/proc is there")
                 .count(),
@@ -50,6 +48,15 @@ impl Sample {
             && self.threads <= idle.threads
             && (self.census.tasks, self.census.coroutines) == (0, 0)
     }
+}
+
+fn own_memory() -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("/proc is there");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let size = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    1024 * size.map_or(0, |size| size.parse().expect("it is a number"))
 }
 
 /// How many threads there are, without the kernel's own for the rings, which
@@ -70,8 +77,8 @@ impl fmt::Display for Sample {
         } = self.census;
         write!(
             f,
-            "{} kB resident, {} descriptors, {} threads, {tasks} tasks, {coroutines} coroutines",
-            self.resident / 1024,
+            "{} kB of memory, {} descriptors, {} threads, {tasks} tasks, {coroutines} coroutines",
+            self.memory / 1024,
             self.descriptors,
             self.threads
         )
@@ -107,7 +114,7 @@ pub(crate) fn check_growth(samples: &[Sample]) -> Result<f64, String> {
     let count = warm.len() as f64;
     let point = |sample: &Sample| {
         let time = (sample.time - first.time).as_secs_f64();
-        (time, sample.resident as f64)
+        (time, sample.memory as f64)
     };
     let sum = |what: fn((f64, f64)) -> f64| warm.iter().map(point).map(what).sum::<f64>();
     let (mean_time, mean) = (sum(|(time, _)| time) / count, sum(|(_, size)| size) / count);

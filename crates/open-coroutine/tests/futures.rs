@@ -149,6 +149,10 @@ fn tasks_are_awaited_on_coroutines() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn cancellation_drops_the_future() {
     struct Dropped(Arc<AtomicUsize>);
     impl Drop for Dropped {

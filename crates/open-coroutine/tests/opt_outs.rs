@@ -59,6 +59,10 @@ fn with_all_hooks_everything_suspends() {
 }
 
 #[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "needs thread-local storage of its own"
+)]
 fn without_hooks_nothing_does_but_the_own_functions() {
     with_hooks(false, || {
         assert!(!suspends(read_after_a_while));
