@@ -161,7 +161,9 @@ impl Shared {
             let old = worker.exchange_driver(driver);
             let is_busy = old.in_flight() > 0;
             left.keep(old);
-            worker.leave_behind(stuck.carrier.clone());
+            if is_busy {
+                worker.leave_behind(stuck.carrier.clone());
+            }
             is_busy
         });
         // Release: pairs with the Acquire in `in_handler`.
