@@ -5,6 +5,7 @@ use std::io::{Read, Write, pipe};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use open_coroutine_core::join::JoinError;
@@ -16,6 +17,8 @@ use crate::{Capabilities, Mode, capabilities};
 
 /// How long a check waits for a coroutine that should run.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a call may take to begin to wait.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// What [`doctor`] has found. Its `Display` is a page for a person.
 #[derive(Clone, Debug)]
@@ -131,6 +134,8 @@ fn occupy_workers(make: fn() -> std::io::Result<Wait>) -> std::io::Result<Outcom
         // If other tasks hold the workers, the check goes on and says so.
         let _ = begun.recv_timeout(PATIENCE);
     }
+    // They have begun, and may have been preempted before they called.
+    thread::sleep(GRACE);
     let other = Builder::new().name("doctor").spawn(|| {})?;
     let outcome = match other.timeout_join(PATIENCE) {
         // It may have waited for another thread to take its worker over.
