@@ -71,13 +71,6 @@ impl Epoll {
     pub(super) fn new() -> io::Result<Self> {
         // First, so that nothing fails while there is a descriptor to close.
         let (waker, waiters) = super::outside()?;
-        Self::with(waker, waiters)
-    }
-
-    /// # Errors
-    ///
-    /// Those of `epoll_create1(2)`.
-    pub(super) fn with(waker: Arc<Waker>, waiters: Arc<FdWaiters>) -> io::Result<Self> {
         let flags = libc::EPOLL_CLOEXEC as usize;
         // SAFETY: takes an integer.
         let fd = unsafe { sys::syscall(libc::SYS_epoll_create1, [flags, 0, 0, 0, 0, 0]) };

@@ -158,23 +158,24 @@ impl Driver {
     }
 
     /// A driver for the calling thread, in place of one of another thread that is
-    /// stuck. It has the same waker and counts the same waiters, so only one of the
-    /// two may be used at a time.
+    /// stuck; `None` if that one goes on to serve, on any thread. It has the same waker
+    /// and counts the same waiters, so only one of the two may be used at a time.
     ///
     /// # Errors
     ///
     /// As for [`Driver::new`].
-    pub fn relieving(kind: Kind, waker: Arc<Waker>, waiters: Arc<FdWaiters>) -> io::Result<Self> {
-        Ok(match kind {
-            Kind::IoUring => Self::IoUring(Box::new(Uring::with(waker, waiters)?)),
-            Kind::Epoll => Self::Epoll(Epoll::with(waker, waiters)?),
-        })
-    }
-
-    /// Whether the driver serves only the thread that created it, also if another
-    /// one takes over the rest.
-    pub fn is_tied_to_thread(&self) -> bool {
-        matches!(self, Self::IoUring(_))
+    pub fn relieving(
+        kind: Kind,
+        waker: &Arc<Waker>,
+        waiters: &Arc<FdWaiters>,
+    ) -> io::Result<Option<Self>> {
+        match kind {
+            Kind::IoUring => {
+                let driver = Uring::with(waker.clone(), waiters.clone())?;
+                Ok(Some(Self::IoUring(Box::new(driver))))
+            }
+            Kind::Epoll => Ok(None),
+        }
     }
 
     /// On the thread that created it, when another driver [relieves] this one: asks
@@ -184,27 +185,25 @@ impl Driver {
     ///
     /// [relieves]: Self::relieving
     pub fn evacuate(&mut self) {
-        match self {
-            Self::IoUring(driver) => driver.evacuate(),
-            Self::Epoll(driver) => driver.cancel_all(MOVED),
-        }
+        self.relieved().evacuate();
     }
 
     /// Hands out what is complete, after [`evacuate`](Self::evacuate), without
     /// entering the kernel: so any thread may call it.
     pub fn harvest(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
-        match self {
-            Self::IoUring(driver) => driver.harvest(done),
-            Self::Epoll(driver) => driver.poll(done),
-        }
+        self.relieved().harvest(done);
     }
 
     /// [`close_notice`](Self::close_notice), after [`evacuate`](Self::evacuate) and
     /// on any thread: what waits on `fd` ends with `EBADF` and is not moved.
     pub fn close_notice_left(&mut self, fd: RawFd, epoch: u64) {
+        self.relieved().close_notice_left(fd, epoch);
+    }
+
+    fn relieved(&mut self) -> &mut Uring {
         match self {
-            Self::IoUring(driver) => driver.close_notice_left(fd, epoch),
-            Self::Epoll(driver) => driver.close_notice(fd, epoch),
+            Self::IoUring(driver) => driver,
+            Self::Epoll(_) => unreachable!("it serves on any thread, and is never relieved"),
         }
     }
 

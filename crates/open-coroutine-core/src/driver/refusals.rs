@@ -7,7 +7,6 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use crate::sys;
@@ -42,7 +41,7 @@ impl Refusals {
             "{call} says: {}; {hint}",
             io::Error::from_raw_os_error(error)
         );
-        sys::futex_wait(&AtomicU32::new(0), 0, Some(PAUSE));
+        sys::pause(PAUSE);
     }
 }
 

@@ -30,8 +30,8 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 use super::carrier::Carrier;
@@ -40,7 +40,7 @@ use super::seat::{Message, Runnable, TimerEvent};
 use super::shared::Shared;
 use super::worker::{Worker, serve};
 use super::{preempt, stuck};
-use crate::driver::{Driver, Kind, Request};
+use crate::driver::{Driver, Request};
 use crate::sys;
 use crate::util::lock::Lock;
 
@@ -143,10 +143,13 @@ impl Shared {
     /// Steps 2 to 4, and then whatever the worker has to do.
     fn take_over(self: &Arc<Self>, stuck: &Stuck) {
         let seat = &self.seats()[stuck.index];
-        let driver = match self.relieving_driver(stuck.index) {
-            Ok(driver) => driver,
+        let Some(outside) = seat.outside.get() else {
+            return;
+        };
+        let kind = self.settings().driver;
+        let Ok(driver) = Driver::relieving(kind, &outside.waker, &outside.waiters) else {
             // The monitor tries again.
-            Err(_) => return,
+            return;
         };
         if seat.resumes.load(Relaxed) != stuck.resumes || self.is_stopping() {
             return;
@@ -174,18 +177,6 @@ impl Shared {
         let before = sys::set_signal_mask(self.worker_mask(stuck.index));
         (self.settings().on_thread)(&mut || serve(worker.clone()));
         sys::set_signal_mask(before);
-    }
-
-    fn relieving_driver(&self, index: usize) -> std::io::Result<Option<Driver>> {
-        let kind = self.settings().driver;
-        let outside = self.seats()[index].outside.get();
-        match (kind, outside) {
-            (Kind::IoUring, Some(outside)) => {
-                let (waker, waiters) = (outside.waker.clone(), outside.waiters.clone());
-                Driver::relieving(kind, waker, waiters).map(Some)
-            }
-            _ => Ok(None),
-        }
     }
 }
 
@@ -277,8 +268,6 @@ fn park(
 
 /// The rest of step 6, when its coroutine has come back: the thread is free.
 pub(super) fn end(shared: &Arc<Shared>, index: usize, carrier: &Carrier) {
-    /// Never changes: a word to sleep on.
-    static NEVER: AtomicU32 = AtomicU32::new(0);
     let left = carrier.left();
     // Whoever has just taken the worker may not have left the driver here yet.
     // Acquire: pairs with the Release in `take_over`.
@@ -291,7 +280,7 @@ pub(super) fn end(shared: &Arc<Shared>, index: usize, carrier: &Carrier) {
     while left.is_busy() && !shared.is_stopping() {
         left.evacuate();
         shared.wake(index);
-        sys::futex_wait(&NEVER, 0, Some(pause));
+        sys::pause(pause);
         pause = (2 * pause).min(Duration::from_millis(64));
     }
     // Invariant 2. If the runtime stops meanwhile, it waits for the rest.

@@ -286,6 +286,11 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
     };
 }
 
+/// Sleeps for `time`, or less if a signal comes.
+pub fn pause(time: Duration) {
+    futex_wait(&AtomicU32::new(0), 0, Some(time));
+}
+
 /// Wakes up to `count` threads that sleep in [`futex_wait`] on `word`.
 pub fn futex_wake(word: &AtomicU32, count: u32) {
     let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
