@@ -146,6 +146,18 @@ mod loom_tests {
             self.worker.with_mut(|worker| unsafe { *worker += 1 });
         }
 
+        /// A thread that takes the worker away, if it can, and tells whether it did.
+        fn spawn_taker(model: &Arc<Self>) -> thread::JoinHandle<bool> {
+            let model = model.clone();
+            thread::spawn(move || {
+                let is_taken = model.holding.take();
+                if is_taken {
+                    model.touch();
+                }
+                is_taken
+            })
+        }
+
         /// Code of a coroutine that uses the worker once.
         fn section(&self) {
             let (before, is_here) = self.holding.begin();
@@ -160,16 +172,7 @@ mod loom_tests {
     fn a_worker_that_is_taken_away_is_used_by_nobody_else() {
         loom::model(|| {
             let model = Model::new();
-            let taker = {
-                let model = model.clone();
-                thread::spawn(move || {
-                    let is_taken = model.holding.take();
-                    if is_taken {
-                        model.touch();
-                    }
-                    is_taken
-                })
-            };
+            let taker = Model::spawn_taker(&model);
             model.touch();
             // The scheduler runs a coroutine.
             model.holding.end(false);
@@ -188,18 +191,7 @@ mod loom_tests {
         loom::model(|| {
             let model = Model::new();
             model.holding.end(false);
-            let takers: Vec<_> = (0..2)
-                .map(|_| {
-                    let model = model.clone();
-                    thread::spawn(move || {
-                        let is_taken = model.holding.take();
-                        if is_taken {
-                            model.touch();
-                        }
-                        is_taken
-                    })
-                })
-                .collect();
+            let takers = [(); 2].map(|()| Model::spawn_taker(&model));
             let taken = takers.into_iter().map(|taker| taker.join().unwrap());
             assert_eq!(1, taken.filter(|is_taken| *is_taken).count());
             assert!(!model.holding.hold());

@@ -92,6 +92,7 @@ impl Monitor {
 }
 
 /// What the monitor knows of one worker.
+#[derive(Default)]
 struct Watched {
     was_asleep: bool,
     resumes: u64,
@@ -154,15 +155,8 @@ enum Progress {
 pub(crate) fn monitor(shared: &Arc<Shared>) {
     sys::be_punctual();
     let watched = shared.seats().iter().map(|_| Watched {
-        was_asleep: false,
         resumes: u64::MAX,
-        ran: Duration::ZERO,
-        signals: 0,
-        ignored: Duration::ZERO,
-        progress: Duration::ZERO,
-        calls: 0,
-        relieved: None,
-        alert: 0,
+        ..Watched::default()
     });
     let mut watch = Watch {
         shared,

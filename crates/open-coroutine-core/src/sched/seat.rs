@@ -134,8 +134,10 @@ impl Seat {
         mem::take(&mut inbox)
     }
 
+    /// Whether others have left something for the worker: messages, or coroutines
+    /// that signal handlers have woken.
     pub(super) fn has_mail(&self) -> bool {
-        self.has_mail.load(Relaxed)
+        self.has_mail.load(Relaxed) || !self.handled.is_empty()
     }
 
     /// Something was submitted. For the worker itself, as the next.
@@ -167,7 +169,6 @@ impl Seat {
         !self.stealer.is_empty()
             || !self.run_next.load(Relaxed).is_null()
             || self.has_pinned.load(Relaxed)
-            || self.has_mail.load(Relaxed)
-            || !self.handled.is_empty()
+            || self.has_mail()
     }
 }

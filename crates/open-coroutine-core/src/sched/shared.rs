@@ -214,49 +214,34 @@ impl Shared {
         if target.is_isolated() && target.shared().settings.migrates {
             return target.shared().clone().migrate(coroutine);
         }
+        let (priority, is_isolated, home) =
+            (target.priority(), target.is_isolated(), target.home());
         let shared = Arc::as_ptr(target.shared());
         with_worker(|worker| {
             match worker.filter(|worker| ptr::eq(Arc::as_ptr(worker.shared()), shared)) {
-                Some(worker) => Self::make_runnable_on(worker, coroutine),
-                None => Self::make_runnable_elsewhere(coroutine),
+                Some(worker) if is_isolated && priority == 0 => worker.push_next(coroutine),
+                Some(worker) if !is_isolated && worker.index() == home => worker.requeue(coroutine),
+                // SAFETY: the caller's promise, and it is in no queue yet.
+                _ => unsafe { Self::make_runnable_elsewhere(coroutine) },
             }
         });
     }
 
-    fn make_runnable_on(worker: &Worker, coroutine: NonNull<Scheduled>) {
-        let (priority, is_isolated, home) = {
-            // SAFETY: it cannot end before it is in a queue.
-            let target = unsafe { coroutine.as_ref() };
-            (target.priority(), target.is_isolated(), target.home())
-        };
-        match priority {
-            0 if is_isolated => worker.push_next(coroutine),
-            _ if is_isolated => worker
-                .shared()
-                .enqueue(Runnable::Coroutine(coroutine), priority),
-            _ if worker.index() == home => worker.requeue(coroutine),
-            _ => Self::make_runnable_elsewhere(coroutine),
-        }
-    }
-
+    /// [`make_runnable`](Self::make_runnable), where others find it.
+    ///
+    /// # Safety
+    ///
+    /// As for `make_runnable`.
     #[cold]
-    fn make_runnable_elsewhere(coroutine: NonNull<Scheduled>) {
-        let (priority, is_isolated, home, shared) = {
-            // SAFETY: it cannot end before it is in a queue. Then it may, and drop
-            // its reference.
-            let target = unsafe { coroutine.as_ref() };
-            let shared = target.shared().clone();
-            (
-                target.priority(),
-                target.is_isolated(),
-                target.home(),
-                shared,
-            )
-        };
-        if is_isolated {
-            shared.enqueue(Runnable::Coroutine(coroutine), priority);
+    unsafe fn make_runnable_elsewhere(coroutine: NonNull<Scheduled>) {
+        // SAFETY: it cannot end before it is in a queue. Then it may, and drop its
+        // reference.
+        let target = unsafe { coroutine.as_ref() };
+        let shared = target.shared().clone();
+        if target.is_isolated() {
+            shared.enqueue(Runnable::Coroutine(coroutine), target.priority());
         } else {
-            shared.send(home, Message::Ready(coroutine));
+            shared.send(target.home(), Message::Ready(coroutine));
         }
     }
 
@@ -288,7 +273,6 @@ impl Shared {
     pub(super) fn has_work_for(&self, index: usize) -> bool {
         self.has_global_work()
             || self.seats[index].has_mail()
-            || !self.seats[index].handled.is_empty()
             || self.seats.iter().any(|seat| !seat.stealer.is_empty())
             || self.is_stopping()
     }

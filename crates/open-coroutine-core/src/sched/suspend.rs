@@ -81,9 +81,7 @@ pub fn may_divert(family: Hooks) -> bool {
 #[cold]
 #[inline(never)]
 fn diverts_again(coroutine: &Scheduled, family: Hooks) -> bool {
-    if coroutine.before_handler().get().is_some() {
-        notice_left_handler(coroutine);
-    }
+    notice_left_handler(coroutine);
     coroutine.diverts(family) || {
         let _section = preempt::section();
         // SAFETY: in a section it stays on its thread, whose carrier lives as long as

@@ -431,9 +431,11 @@ impl Worker {
         }
         // SAFETY: it has just been switched from.
         let target = unsafe { wait_ref.coroutine.as_ref() };
+        let mut driver = self.driver();
         // SAFETY: as above: it stays in place until it completes.
-        unsafe { self.driver().submit(request) };
-        self.seat().note_submission(self.driver().is_batching());
+        unsafe { driver.submit(request) };
+        self.seat().note_submission(driver.is_batching());
+        drop(driver);
         if target.cancellation().begin_wait(wait) {
             self.end_io(wait);
         }
