@@ -3,6 +3,7 @@
 
 mod child;
 mod runtimes;
+mod victims;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -18,6 +19,7 @@ use open_coroutine::{
     without_cancellation, yield_now,
 };
 use runtimes::on_every_runtime;
+use victims::{begun, cancels_itself};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -28,25 +30,6 @@ impl Drop for Dropped {
     fn drop(&mut self) {
         self.0.fetch_add(1, SeqCst);
     }
-}
-
-/// Spawns `body` and waits until it runs.
-fn begun<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
-    let (begins, began) = mpsc::channel();
-    let task = spawn(move || {
-        begins.send(()).unwrap();
-        body()
-    });
-    began.recv().unwrap();
-    task
-}
-
-/// Runs `body` as a task that is cancelled before it waits.
-fn cancels_itself<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
-    spawn(move || {
-        assert!(current().unwrap().cancel());
-        body()
-    })
 }
 
 #[test]

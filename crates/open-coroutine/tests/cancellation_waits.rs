@@ -2,6 +2,7 @@
 
 mod child;
 mod runtimes;
+mod victims;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -11,23 +12,11 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use open_coroutine::{
-    Config, JoinError, JoinHandle, current, park, park_timeout, sleep, spawn, yield_now,
-};
+use open_coroutine::{Config, JoinError, park, park_timeout, sleep, spawn, yield_now};
 use runtimes::on_every_runtime;
+use victims::{begun, cancels_itself};
 
 const LONG: Duration = Duration::from_secs(3600);
-
-/// Spawns `body` and waits until it runs.
-fn begun<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
-    let (begins, began) = mpsc::channel();
-    let task = spawn(move || {
-        begins.send(()).unwrap();
-        body()
-    });
-    began.recv().unwrap();
-    task
-}
 
 /// Starts `body` and cancels it: at once, when others have run, and when it has had
 /// time to wait. Returns what each of them gave.
@@ -348,14 +337,6 @@ fn points_of_the_own_interface_unwind() {
     unwinds(|| sleep(LONG));
     unwinds(park);
     unwinds(|| park_timeout(LONG));
-}
-
-/// Runs `body` as a task that is cancelled before it waits.
-fn cancels_itself<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
-    spawn(move || {
-        assert!(current().unwrap().cancel());
-        body()
-    })
 }
 
 #[test]

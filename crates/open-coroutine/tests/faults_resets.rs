@@ -1,6 +1,7 @@
 //! A connection that is reset: in each of its states a coroutine sees what a thread
 //! sees.
 
+mod resets;
 mod runtimes;
 
 use std::ffi::c_int;
@@ -13,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use resets::reset;
 use runtimes::on_every_runtime;
 
 /// What a call returned, or the error number.
@@ -23,25 +25,6 @@ fn seen(result: isize) -> Seen {
         -1 => Err(io::Error::last_os_error().raw_os_error().unwrap()),
         result => Ok(result),
     }
-}
-
-/// Closes the connection so that its peer gets a reset.
-fn reset(stream: TcpStream) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    // SAFETY: the option lives across the call and has this size.
-    let result = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size_of_val(&linger) as libc::socklen_t,
-        )
-    };
-    assert_eq!(0, result);
 }
 
 fn tcp_pair() -> (TcpStream, TcpStream) {

@@ -93,35 +93,33 @@ fn query() -> c_int {
     length
 }
 
+/// Has a coroutine ask a server that answers only when others have had their ticks, and
+/// `check` what the query returns.
+fn ticks_during_query(is_known: bool, check: fn(c_int)) {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    ticks_during(
+        move || {
+            ask(address);
+            check(query());
+        },
+        move || answer(&server, is_known),
+    );
+}
+
 #[test]
 fn during_a_query_by_the_coroutines_own_settings() {
-    on_every_driver(1, || {
-        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = server.local_addr().unwrap();
-        ticks_during(
-            move || {
-                ask(address);
-                assert!(query() > 0);
-            },
-            move || answer(&server, true),
-        );
-    });
+    on_every_driver(1, || ticks_during_query(true, |length| assert!(length > 0)));
 }
 
 #[test]
 fn an_error_of_a_query_is_the_coroutines() {
     on_every_driver(1, || {
-        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = server.local_addr().unwrap();
-        ticks_during(
-            move || {
-                ask(address);
-                assert_eq!(-1, query());
-                // SAFETY: the coroutine's own variable.
-                assert_eq!(HOST_NOT_FOUND, unsafe { *__h_errno_location() });
-            },
-            move || answer(&server, false),
-        );
+        ticks_during_query(false, |result| {
+            assert_eq!(-1, result);
+            // SAFETY: the coroutine's own variable.
+            assert_eq!(HOST_NOT_FOUND, unsafe { *__h_errno_location() });
+        });
     });
 }
 

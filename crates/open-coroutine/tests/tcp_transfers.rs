@@ -1,12 +1,13 @@
 //! What goes into one end of a TCP connection comes out of the other.
 
+mod resets;
 mod runtimes;
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use resets::reset;
 use runtimes::on_every_runtime;
 
 const MEGABYTE: usize = 1 << 20;
@@ -144,25 +145,6 @@ fn end_of_stream_is_seen_again_and_again() {
         drop(client);
         reader.join().unwrap();
     });
-}
-
-/// Closes `stream` with a reset instead of an orderly end.
-fn reset(stream: TcpStream) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    // SAFETY: the option's value lives across the call and has its type's size.
-    let result = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size_of_val(&linger) as libc::socklen_t,
-        )
-    };
-    assert_eq!(0, result);
 }
 
 #[test]
