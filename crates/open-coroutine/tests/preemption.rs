@@ -158,21 +158,29 @@ fn who_computes_alone_is_left_alone() {
 fn computations_change_places_once_per_time_slice() {
     let slice = Duration::from_millis(20);
     let config = Config::default().event_loop_size(1).time_slice(slice);
-    on_every_driver_as(&config, || {
+    on_every_driver_as(&config, move || {
         let done = Arc::new(AtomicBool::new(false));
         let before = census().preemptions;
+        let start = Instant::now();
         let hogs = [(); 2].map(|()| {
             let done = done.clone();
             spawn(move || compute(&done))
         });
-        std::thread::sleep(Duration::from_millis(600));
-        let count = census().preemptions - before;
+        // A busy machine may not let any of them run for long.
+        let (mut sleeps, mut count) = (0, 0);
+        while count < 3 {
+            std::thread::sleep(Duration::from_millis(600));
+            sleeps += 1;
+            count = census().preemptions - before;
+        }
+        let slices = start.elapsed().as_secs_f64() / slice.as_secs_f64();
         done.store(true, Relaxed);
         for hog in hogs {
             hog.join().unwrap();
         }
-        // A busy machine has fewer; nothing has more, but for the end of the sleep.
-        assert!((3..=31).contains(&count), "{count} changes in 30 slices");
+        // The end of a sleep changes places too.
+        let most = slices + f64::from(sleeps);
+        assert!(count as f64 <= most, "{count} changes in {slices:.1} slices");
     });
 }
 
