@@ -180,7 +180,10 @@ fn computations_change_places_once_per_time_slice() {
         }
         // The end of a sleep changes places too.
         let most = slices + f64::from(sleeps);
-        assert!(count as f64 <= most, "{count} changes in {slices:.1} slices");
+        assert!(
+            count as f64 <= most,
+            "{count} changes in {slices:.1} slices"
+        );
     });
 }
 

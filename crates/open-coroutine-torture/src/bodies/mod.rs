@@ -5,6 +5,7 @@
 
 mod allocation;
 mod c_library;
+mod cancellation;
 mod channels;
 mod collections;
 mod compute;
@@ -76,6 +77,7 @@ pub(crate) const ALL: &[Body] = &[
     body("sleep", times::sleep),
     body("clocks", times::clocks),
     body("tasks", tasks::round),
+    body("cancel", cancellation::round),
     body("threads", tasks::threads),
     body("allocation", allocation::round),
 ];
