@@ -46,16 +46,20 @@ fn a_million_queued_tasks_all_run() {
     });
 }
 
-/// Two tasks that run until `is_open`.
+/// Two tasks that have begun, and run until `is_open`.
 fn guards(is_open: &Arc<AtomicBool>) -> [JoinHandle<()>; 2] {
-    [(); 2].map(|()| {
-        let is_open = is_open.clone();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let guards = [(); 2].map(|()| {
+        let (is_open, begun) = (is_open.clone(), begun.clone());
         spawn(move || {
+            begun.fetch_add(1, SeqCst);
             while !is_open.load(SeqCst) {
                 sleep(Duration::from_millis(1));
             }
         })
-    })
+    });
+    wait_for(2, &begun);
+    guards
 }
 
 #[test]
