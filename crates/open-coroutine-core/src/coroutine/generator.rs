@@ -1,9 +1,12 @@
 //! A coroutine that its owner resumes by hand.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
 
 use corosensei::{CoroutineResult, Yielder};
 
@@ -110,7 +113,10 @@ impl<Param, Yield> Suspender<'_, Param, Yield> {
 /// assert!(matches!(sum.resume_with(6), State::Complete("enough")));
 /// ```
 pub struct Coroutine<Param, Yield, Return> {
-    context: corosensei::Coroutine<Param, Yield, Return, Stack>,
+    /// A panic of its body is caught on its own stack, once, and not at each resume.
+    context: corosensei::Coroutine<Param, Yield, thread::Result<Return>, Stack>,
+    /// What goes up its stack is not a panic of the body, but the end of the context.
+    is_unwound: Rc<Cell<bool>>,
     /// The innermost segment while it is suspended: its own, or one that it
     /// added with `maybe_grow`.
     innermost: *const Segment,
@@ -146,12 +152,21 @@ impl<Param: 'static, Yield: 'static, Return: 'static> Coroutine<Param, Yield, Re
     {
         let stack = stack::pool().allocate(stack_size)?;
         let segment = Box::new(Segment::of(&stack));
-        let context = corosensei::Coroutine::with_stack(stack, move |yielder, param| {
-            body(&Suspender { yielder }, param)
+        let is_unwound = Rc::new(Cell::new(false));
+        let context = corosensei::Coroutine::with_stack(stack, {
+            let is_unwound = is_unwound.clone();
+            move |yielder, param| {
+                let result = catch_unwind(AssertUnwindSafe(|| body(&Suspender { yielder }, param)));
+                match result {
+                    Err(payload) if is_unwound.get() => resume_unwind(payload),
+                    result => result,
+                }
+            }
         });
         let id = next_id();
         Ok(Self {
             context,
+            is_unwound,
             innermost: &raw const *segment,
             segment,
             id,
@@ -180,21 +195,22 @@ impl<Param: 'static, Yield: 'static, Return: 'static> Coroutine<Param, Yield, Re
     /// # Panics
     ///
     /// If it has returned or panicked before: there is nothing to resume.
+    // Always: a `State` that is returned in memory is read back in other pieces than it
+    // was written in, which the processor cannot forward, and which costs more than
+    // all the rest.
+    #[inline(always)]
     pub fn resume_with(&mut self, param: Param) -> State<Yield, Return> {
-        assert!(
-            matches!(self.state, StateKind::Ready | StateKind::Suspended),
-            "cannot resume a coroutine that is {}",
-            self.state
-        );
+        if !matches!(self.state, StateKind::Ready | StateKind::Suspended) {
+            self.refuse();
+        }
         self.change(StateKind::Running);
-        let context = &mut self.context;
         let outer = Segment::replace_innermost(self.innermost);
-        let result = catch_unwind(AssertUnwindSafe(|| context.resume(param)));
+        let result = self.context.resume(param);
         self.innermost = Segment::replace_innermost(outer);
         let (kind, state) = match result {
-            Ok(CoroutineResult::Yield(value)) => (StateKind::Suspended, State::Suspended(value)),
-            Ok(CoroutineResult::Return(value)) => (StateKind::Complete, State::Complete(value)),
-            Err(payload) => (StateKind::Error, State::Error(payload)),
+            CoroutineResult::Yield(value) => (StateKind::Suspended, State::Suspended(value)),
+            CoroutineResult::Return(Ok(value)) => (StateKind::Complete, State::Complete(value)),
+            CoroutineResult::Return(Err(payload)) => (StateKind::Error, State::Error(payload)),
         };
         self.change(kind);
         state
@@ -217,10 +233,23 @@ impl<Param, Yield, Return> Coroutine<Param, Yield, Return> {
         self.state
     }
 
+    #[cold]
+    fn refuse(&self) -> ! {
+        panic!("cannot resume a coroutine that is {}", self.state)
+    }
+
+    #[inline(always)]
     fn change(&mut self, new: StateKind) {
         let old = std::mem::replace(&mut self.state, new);
+        if !self.listeners.is_empty() {
+            self.tell_listeners(old);
+        }
+    }
+
+    #[cold]
+    fn tell_listeners(&self, old: StateKind) {
         for listener in &self.listeners {
-            listener.changed(self.id, &self.name, old, new);
+            listener.changed(self.id, &self.name, old, self.state);
         }
     }
 }
@@ -230,6 +259,7 @@ impl<Param, Yield, Return> Drop for Coroutine<Param, Yield, Return> {
         if self.context.done() {
             return;
         }
+        self.is_unwound.set(true);
         let outer = Segment::replace_innermost(self.innermost);
         let context = &mut self.context;
         // Destructors on the coroutine's stack may panic; that goes on in the
@@ -237,7 +267,7 @@ impl<Param, Yield, Return> Drop for Coroutine<Param, Yield, Return> {
         let result = catch_unwind(AssertUnwindSafe(|| context.force_unwind()));
         Segment::replace_innermost(outer);
         if let Err(payload) = result
-            && !std::thread::panicking()
+            && !thread::panicking()
         {
             resume_unwind(payload);
         }
@@ -265,7 +295,6 @@ fn next_id() -> u64 {
 mod tests {
     use super::*;
     use std::cell::RefCell;
-    use std::rc::Rc;
 
     #[test]
     fn values_go_in_and_out_of_each_suspension() {
