@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::sched::{self, Shared};
+use crate::sched::{self, Shared, Turn};
 use crate::sync::{self, futex};
 use crate::task::{self, Failure, Join, Run, Waiters};
 
@@ -404,7 +404,7 @@ pub(crate) fn cancel(shared: &Shared, task: &Arc<dyn Run>) -> bool {
     }
     let key = shared.cancel(task);
     if let Some(key @ 1..) = key {
-        futex::wake_coroutines_at(key);
+        futex::wake_coroutines_at(key, Turn::Next);
     }
     key.is_some()
 }

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use self::config::Chosen;
 use crate::driver::{self, Kind};
-use crate::sched::{self, Census, Shared};
+use crate::sched::{self, Census, Shared, Turn};
 use crate::sync::futex;
 use crate::sys;
 use crate::task::Waiters;
@@ -366,7 +366,7 @@ fn cancel_all(shared: &Shared) -> bool {
     let end = Instant::now() + CANCELLATION_LIMIT;
     loop {
         for address in shared.cancel_all() {
-            futex::wake_coroutines_at(address);
+            futex::wake_coroutines_at(address, Turn::Next);
         }
         let now = Instant::now();
         if shared.wait_drained(Some(end.min(now + ROUND))) {
@@ -428,7 +428,7 @@ fn with_scheduler(body: impl FnOnce(&Shared)) {
 
 fn wake_joiners(word: &AtomicU32, waiters: Waiters) {
     match waiters {
-        Waiters::Coroutines => futex::wake_all_coroutines(word),
+        Waiters::Coroutines => futex::wake_all_coroutines(word, Turn::Last),
         Waiters::Threads => futex::wake_all(word),
     }
 }

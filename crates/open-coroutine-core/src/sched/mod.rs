@@ -77,5 +77,5 @@ pub(crate) use signals::{Carried, carry_signals, inherited_signal_mask};
 pub use signals::{change_signal_mask, sent_signal_to_self};
 pub(crate) use stuck::abandon;
 pub use suspend::*;
-pub use wait::{Waiter, Woken};
+pub use wait::{Turn, Waiter, Woken};
 pub(crate) use worker::{Queue, start};

@@ -22,6 +22,7 @@ use super::process_signals::ProcessSignals;
 use super::scheduled::Scheduled;
 use super::seat::{Message, Runnable, Seat};
 use super::sleep::Sleepers;
+use super::wait::Turn;
 use super::worker::{Queue, Worker};
 use crate::driver::{self, Op};
 use crate::pool::Pool;
@@ -203,12 +204,12 @@ impl Shared {
         }
     }
 
-    /// Makes a coroutine that was woken run again.
+    /// Makes a coroutine that was woken run again, as `turn` says.
     ///
     /// # Safety
     ///
     /// It is suspended, in no queue, and the caller alone has woken it.
-    pub(super) unsafe fn make_runnable(coroutine: NonNull<Scheduled>) {
+    pub(super) unsafe fn make_runnable(coroutine: NonNull<Scheduled>, turn: Turn) {
         // SAFETY: it cannot end before it is in a queue.
         let target = unsafe { coroutine.as_ref() };
         if target.is_isolated() && target.shared().settings.migrates {
@@ -219,7 +220,13 @@ impl Shared {
         let shared = Arc::as_ptr(target.shared());
         with_worker(|worker| {
             match worker.filter(|worker| ptr::eq(Arc::as_ptr(worker.shared()), shared)) {
-                Some(worker) if is_isolated && priority == 0 => worker.push_next(coroutine),
+                Some(worker) if is_isolated && priority == 0 => match turn {
+                    Turn::Next => worker.push_next(coroutine),
+                    Turn::Last => {
+                        worker.push(Runnable::Coroutine(coroutine));
+                        worker.share();
+                    }
+                },
                 Some(worker) if !is_isolated && worker.index() == home => worker.requeue(coroutine),
                 // SAFETY: the caller's promise, and it is in no queue yet.
                 _ => unsafe { Self::make_runnable_elsewhere(coroutine) },

@@ -90,9 +90,18 @@ impl Waiter {
     pub unsafe fn wake(self) {
         // SAFETY: the caller's promise.
         if let Some(woken) = unsafe { self.notify() } {
-            woken.run();
+            woken.run(Turn::Next);
         }
     }
+}
+
+/// When a coroutine runs that was woken by code of the same worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// When the current one suspends: it goes on with what that one has just made.
+    Next,
+    /// After all that are queued: most often it waits for more of them.
+    Last,
 }
 
 /// A coroutine whose wait has ended and which is in no queue yet. Dropping it
@@ -104,14 +113,15 @@ pub struct Woken(NonNull<Scheduled>);
 unsafe impl Send for Woken {}
 
 impl Woken {
-    /// Makes it runnable.
-    pub fn run(self) {
+    /// Makes it runnable, as `turn` says. In a signal handler its turn comes when it
+    /// comes.
+    pub fn run(self, turn: Turn) {
         // SAFETY: `notify` found it suspended, and told only us.
         unsafe {
             if handler::is_inside() {
                 Shared::make_runnable_in_handler(self.0);
             } else {
-                Shared::make_runnable(self.0);
+                Shared::make_runnable(self.0, turn);
             }
         }
     }

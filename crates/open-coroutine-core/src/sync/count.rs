@@ -56,12 +56,14 @@ impl WaiterCount {
         self.0.get().fetch_add(1, SeqCst);
         // Pairs with the fence in `after_change`: either the waker sees this
         // waiter, or the waiter sees the changed word.
-        fence(SeqCst);
+        fence_after_atomic();
     }
 
-    /// One fewer.
+    /// One fewer. Relaxed, and no atomic subtraction: the lock orders those that
+    /// change it, and who reads it without the lock may find one too many.
     pub(super) fn leave(&self) {
-        self.0.get().fetch_sub(1, SeqCst);
+        let count = self.0.get();
+        count.store(count.load(Relaxed) - 1, Relaxed);
     }
 
     /// None any more; see `Table::abandon`.
@@ -84,24 +86,28 @@ impl WaiterCount {
         self.0.get().load(Relaxed)
     }
 
-    cfg_select! {
-        // Atomic read-modify-write instructions are fences already, which keeps
-        // the load below behind the caller's.
-        all(target_arch = "x86_64", not(loom)) => {
-            /// [`after_change`](Self::after_change), where an atomic
-            /// read-modify-write instruction made the change.
-            #[inline(always)]
-            pub(super) fn after_atomic_change(&self) -> usize {
-                compiler_fence(SeqCst);
-                self.0.get().load(Relaxed)
-            }
+    /// [`after_change`](Self::after_change), where an atomic read-modify-write
+    /// instruction made the change.
+    #[inline(always)]
+    pub(super) fn after_atomic_change(&self) -> usize {
+        fence_after_atomic();
+        self.0.get().load(Relaxed)
+    }
+}
+
+cfg_select! {
+    // Atomic read-modify-write instructions are fences already.
+    all(target_arch = "x86_64", not(loom)) => {
+        /// A fence behind an atomic read-modify-write instruction.
+        #[inline(always)]
+        fn fence_after_atomic() {
+            compiler_fence(SeqCst);
         }
-        _ => {
-            /// [`after_change`](Self::after_change).
-            #[inline(always)]
-            pub(super) fn after_atomic_change(&self) -> usize {
-                self.after_change()
-            }
+    }
+    _ => {
+        /// A fence behind an atomic read-modify-write instruction.
+        fn fence_after_atomic() {
+            fence(SeqCst);
         }
     }
 }

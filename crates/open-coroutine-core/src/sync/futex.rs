@@ -11,8 +11,9 @@
 //! 1. Prepare the wait, lock the bucket, add one to its `count`.
 //! 2. Fence, then load the word. If it differs: undo 1, `EAGAIN`.
 //! 3. Link the node, which lies in the waiting frame. Unlock. Suspend.
-//! 4. Lock the node's bucket (a requeue may have moved it). A node that is
-//!    still linked timed out: unlink it, `ETIMEDOUT`. Else it was woken.
+//! 4. If it was notified it was woken (step 6 has unlinked the node). If the
+//!    deadline came: lock the node's bucket (a requeue may have moved it). A node
+//!    that is still linked timed out: unlink it, `ETIMEDOUT`. Else it was woken.
 //!
 //! Waking, after the caller has changed the word:
 //!
@@ -21,10 +22,12 @@
 //!    alone may overtake the caller's store, also on x86.) Where the count
 //!    seems to be 0 the kernel is asked for threads before it is looked at
 //!    again: its wake is the fence, since it orders the caller's store
-//!    before its own look at who waits in the same way.
+//!    before its own look at who waits in the same way. Where it is not 0 there
+//!    is no need of a fence: whoever comes to wait after step 6 has had the lock
+//!    after it, and sees the changed word.
 //! 6. Lock the bucket, unlink matching nodes, oldest first, and notify their
-//!    waiters while the lock keeps them from returning (step 4). Unlock, then
-//!    make them runnable.
+//!    waiters, in this order; until then they cannot return, or must have the
+//!    lock first (step 4). Unlock, then make them runnable.
 //!
 //! A wait may end with 0 without reason (`table` says when), as `futex(2)` says.
 
@@ -35,14 +38,14 @@ use std::sync::atomic::{AtomicU32, fence};
 use std::time::Instant;
 
 use super::table::{Entry, Limits, Table, Waited};
-use crate::sched;
+use crate::sched::{self, Turn};
 use crate::sys;
 
 pub use super::table::MATCH_ANY;
 
 /// Every how many wakes threads are asked before coroutines, so that neither
 /// can keep the other from ever being served.
-const THREADS_FIRST: u32 = 8;
+const THREADS_FIRST: u32 = 64;
 
 /// Waiters of one address do not belong to any runtime: the waker may be any
 /// thread of the process, before and after a runtime lives.
@@ -94,22 +97,19 @@ pub fn wake(word: *const u32, limit: u32, bitset: u32) -> c_int {
     // Step 5, with the kernel's fence.
     match TABLE.waiting_after_atomic(key) {
         0 => threads,
-        waiting => threads + wake_rest(word, limit, bitset, (threads, waiting)),
+        _ => threads + wake_rest(word, limit, bitset, threads),
     }
 }
 
 /// [`wake`], if coroutines may wait.
-#[cold]
 fn wake_both(word: *const u32, limit: u32, bitset: u32) -> c_int {
     let key = word as usize;
-    // Step 5.
-    let waiting = TABLE.waiting(key);
     let mut woken = 0;
     if TABLE.turn(key).is_multiple_of(THREADS_FIRST) {
         woken = wake_threads(word, limit, bitset).max(0) as u32;
     }
     let left = limit.saturating_sub(woken) as usize;
-    woken += TABLE.wake(key, left.min(waiting), bitset) as u32;
+    woken += TABLE.wake(key, left, bitset) as u32;
     if woken < limit {
         woken += wake_threads(word, limit - woken, bitset).max(0) as u32;
     }
@@ -119,17 +119,12 @@ fn wake_both(word: *const u32, limit: u32, bitset: u32) -> c_int {
 /// After so many threads were woken, or an error: wakes coroutines that have come
 /// meanwhile. Returns how many.
 #[cold]
-fn wake_rest(
-    word: *const u32,
-    limit: u32,
-    bitset: u32,
-    (threads, waiting): (c_int, usize),
-) -> c_int {
+fn wake_rest(word: *const u32, limit: u32, bitset: u32, threads: c_int) -> c_int {
     let Ok(threads) = u32::try_from(threads) else {
         return 0;
     };
     let left = limit.saturating_sub(threads) as usize;
-    TABLE.wake(word as usize, left.min(waiting), bitset) as c_int
+    TABLE.wake(word as usize, left, bitset) as c_int
 }
 
 #[inline]
@@ -290,16 +285,15 @@ pub fn wake_all(word: &AtomicU32) {
 }
 
 /// Wakes all coroutines that wait on `word`, for words on which no thread waits.
-pub fn wake_all_coroutines(word: &AtomicU32) {
-    wake_coroutines_at(ptr::from_ref(word) as usize);
+pub fn wake_all_coroutines(word: &AtomicU32, turn: Turn) {
+    wake_coroutines_at(ptr::from_ref(word) as usize, turn);
 }
 
 /// [`wake_all_coroutines`] of the word at address `key`, which need not exist any
 /// more.
-pub fn wake_coroutines_at(key: usize) {
+pub fn wake_coroutines_at(key: usize, turn: Turn) {
     // Step 5.
-    let waiting = TABLE.waiting(key);
-    if waiting > 0 {
-        TABLE.wake(key, waiting, MATCH_ANY);
+    if TABLE.waiting(key) > 0 {
+        TABLE.wake_all(key, turn);
     }
 }

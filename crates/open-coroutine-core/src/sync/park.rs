@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
 
 use super::futex;
-use crate::sched;
+use crate::sched::{self, Turn};
 use crate::task::Run;
 
 const EMPTY: u32 = 0;
@@ -64,6 +64,6 @@ pub fn unpark(task: &dyn Run) {
     let token: &AtomicU32 = task.park_token();
     // Release: pairs with the Acquire in `park_until`.
     if token.swap(NOTIFIED, Release) == PARKED {
-        futex::wake_all_coroutines(token);
+        futex::wake_all_coroutines(token, Turn::Next);
     }
 }

@@ -13,7 +13,7 @@ use std::task::Wake;
 use std::time::Instant;
 
 use super::futex;
-use crate::sched;
+use crate::sched::{self, Turn};
 
 const EMPTY: u32 = 0;
 const SET: u32 = 1;
@@ -29,7 +29,7 @@ impl Signal {
     pub fn set(&self) {
         // Release: pairs with the Acquire in `take`. Acquire: orders the wake.
         match self.0.swap(SET, AcqRel) {
-            AWAITED => futex::wake_all_coroutines(&self.0),
+            AWAITED => futex::wake_all_coroutines(&self.0, Turn::Next),
             AWAITED_BY_THREAD => futex::wake_all(&self.0),
             _ => {}
         }

@@ -8,11 +8,11 @@
 //! A handler may have interrupted, on its own thread, whoever holds a bucket's
 //! lock, so it must not wait for it:
 //!
-//! 1. The handler tries the lock. If that fails: set `missed`, fence, try again.
+//! 1. The handler tries the lock. If that fails: set `missed`, try again.
 //! 2. If that fails too it gives up: whoever holds the lock does the rest.
-//! 3. Whoever unlocks a bucket: fence, then load `missed`. The fences of 1 and 3
-//!    order the two: either the handler finds the lock free, or the holder
-//!    sees the flag.
+//! 3. Whoever unlocks a bucket then loads `missed`. All four are sequentially
+//!    consistent: either the handler finds the lock free, or the holder sees the
+//!    flag.
 //! 4. Whoever sees the flag takes it back and wakes every waiter of the bucket.
 //!    So a wait may end without reason; users of this table look again.
 //!
@@ -27,14 +27,14 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
 use super::count::WaiterCount;
 use super::list::{List, Node};
-use crate::sched::{self, Woken};
+use crate::sched::{self, Turn, Wake, Woken};
 use crate::util::handler;
 use crate::util::lock::{Guard, Lock};
 
@@ -107,7 +107,6 @@ impl Bucket {
         let free = self.list.try_lock().or_else(|| {
             // Steps 1 and 2 of wakes in handlers.
             self.missed.store(true, SeqCst);
-            fence(SeqCst);
             self.list.try_lock()
         });
         free.map(|list| self.guard(list))
@@ -121,21 +120,26 @@ impl Bucket {
     }
 
     /// Unlinks and wakes what `wanted` says yes to, at most `limit`, oldest
-    /// first; returns how many. (Step 6 of `futex`.)
-    fn wake(&self, limit: usize, wanted: impl Fn(&Node) -> bool) -> usize {
+    /// first; returns how many. (Step 6 of `futex`.) Those that come later may
+    /// stay: waiters that wait again at once could keep this busy forever.
+    fn wake(&self, mut limit: usize, turn: Turn, wanted: impl Fn(&Node) -> bool) -> usize {
         let mut total = 0;
         loop {
             let mut ready: [Option<Woken>; BATCH] = [const { None }; BATCH];
             let Some(mut list) = self.lock_to_wake() else {
                 return total;
             };
+            if total == 0 {
+                limit = limit.min(self.count.now());
+            }
             let mut found = 0;
             while found < BATCH && total < limit {
                 let Some(node) = list.find(&wanted) else {
                     break;
                 };
-                // SAFETY: locked and linked; the waiter cannot return from its
-                // wait before it has had the lock.
+                // SAFETY: locked and linked; the waiter does not return from its
+                // wait before it is notified or has had the lock, and the node is
+                // not touched after that.
                 unsafe {
                     list.unlink(node);
                     ready[found] = node.as_ref().waiter.notify();
@@ -146,7 +150,7 @@ impl Bucket {
             }
             drop(list);
             for woken in ready.into_iter().flatten() {
-                woken.run();
+                woken.run(turn);
             }
             if found < BATCH {
                 return total;
@@ -180,10 +184,9 @@ impl Drop for Locked<'_> {
         // SAFETY: dropped here only, and not used after.
         unsafe { ManuallyDrop::drop(&mut self.list) };
         // Step 3 of wakes in handlers.
-        fence(SeqCst);
-        if self.bucket.missed.load(Relaxed) && self.bucket.missed.swap(false, SeqCst) {
+        if self.bucket.missed.load(SeqCst) && self.bucket.missed.swap(false, SeqCst) {
             // Step 4. A wake that comes meanwhile sets the flag again.
-            self.bucket.wake(usize::MAX, |_| true);
+            self.bucket.wake(usize::MAX, Turn::Next, |_| true);
         }
     }
 }
@@ -234,9 +237,13 @@ impl Table {
         self.bucket(key).count.after_atomic_change()
     }
 
-    /// A number that is another one each time, per bucket: for taking turns.
+    /// A number that is mostly another one each time, per bucket: for taking turns.
     pub(super) fn turn(&self, key: usize) -> u32 {
-        self.bucket(key).turn.fetch_add(1, Relaxed)
+        let turn = &self.bucket(key).turn;
+        let number = turn.load(Relaxed);
+        // Where two wake at once, one of them gets the other's.
+        turn.store(number.wrapping_add(1), Relaxed);
+        number
     }
 
     /// Waits as `entry` says. `check` tells, once this waiter is counted and
@@ -271,12 +278,13 @@ impl Table {
             return Waited::Not;
         }
         // SAFETY: locked, and `node` stays in this frame, which does not return
-        // before step 4 of `futex` has found it unlinked or has unlinked it.
+        // before somebody has unlinked it, step 4 of `futex`.
         unsafe { list.push(NonNull::from(&node)) };
         drop(list);
         let is_waiting = act();
-        if is_waiting {
-            sched::wait(entry.deadline);
+        if is_waiting && sched::wait(entry.deadline) == Wake::Notified {
+            // Whoever did it has unlinked the node, and does not touch it any more.
+            return Waited::Woken;
         }
         match (is_waiting, self.leave(&node)) {
             (_, false) => Waited::Woken,
@@ -310,11 +318,16 @@ impl Table {
     }
 
     /// Wakes up to `limit` that wait for `key` and match `bitset`; returns how
-    /// many. With a `limit` that was the count before, those that come later may
-    /// stay: waiters that wait again at once could keep this busy forever.
+    /// many.
     pub(super) fn wake(&self, key: usize, limit: usize, bitset: u32) -> usize {
         let wanted = |node: &Node| node.key.get() == key && node.bitset & bitset != 0;
-        self.bucket(key).wake(limit, wanted)
+        self.bucket(key).wake(limit, Turn::Next, wanted)
+    }
+
+    /// Wakes all that wait for `key`, as `turn` says.
+    pub(super) fn wake_all(&self, key: usize, turn: Turn) {
+        self.bucket(key)
+            .wake(usize::MAX, turn, |node| node.key.get() == key);
     }
 
     /// If `check` says so with the buckets locked: wakes as many that wait for
@@ -343,8 +356,7 @@ impl Table {
                 && limits.wake > 0
                 && let Some(node) = source.find(|node| node.key.get() == from)
             {
-                // SAFETY: locked and linked; the waiter cannot return from its
-                // wait before it has had the lock.
+                // SAFETY: as in `Bucket::wake`.
                 unsafe {
                     source.unlink(node);
                     ready[found] = node.as_ref().waiter.notify();
@@ -360,7 +372,7 @@ impl Table {
             }
             drop(buckets);
             for woken in ready.into_iter().flatten() {
-                woken.run();
+                woken.run(Turn::Next);
             }
             if is_last {
                 return Some(total);

@@ -23,7 +23,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use super::preempt;
 use crate::sys;
@@ -60,7 +60,7 @@ impl<T> Lock<T> {
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
         preempt::enter();
-        // Acquire: pairs with the Release in `Guard::drop`.
+        // Acquire: pairs with the swap in `Guard::drop`.
         if self
             .word
             .compare_exchange(FREE, HELD, Acquire, Relaxed)
@@ -78,10 +78,12 @@ impl<T> Lock<T> {
     #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         preempt::enter();
-        // Acquire: pairs with the Release in `Guard::drop`.
+        // Acquire: pairs with `Guard::drop`. SeqCst on failure: what the caller did
+        // before comes before the unlock that it missed, in the order of all such
+        // operations.
         if self
             .word
-            .compare_exchange(FREE, HELD, Acquire, Relaxed)
+            .compare_exchange(FREE, HELD, Acquire, SeqCst)
             .is_err()
         {
             preempt::leave();
@@ -193,8 +195,9 @@ impl<T> DerefMut for Guard<'_, T> {
 impl<T> Drop for Guard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // Release: pairs with the Acquire of the next `lock`.
-        if self.lock.word.swap(FREE, Release) == CONTENDED {
+        // Release, for the Acquire of the next `lock`. SeqCst for who looks after it
+        // at what others do that have failed to take it.
+        if self.lock.word.swap(FREE, SeqCst) == CONTENDED {
             sys::futex_wake(&self.lock.word, 1);
         }
         preempt::leave();
