@@ -112,15 +112,25 @@ pub(super) unsafe fn blocking(awaits: Awaits, op: Op) -> isize {
 unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
     const SHUT_DOWN: u32 = libc::POLLRDHUP as u32;
     let mut is_shut_down = false;
+    let mut is_guess = op.receives();
     loop {
-        // SAFETY: the caller's promise.
-        let attempt = unsafe { op.attempt() };
+        let attempt = if is_guess && !sched::is_worth_trying() {
+            Some(EAGAIN)
+        } else {
+            // SAFETY: the caller's promise.
+            let attempt = unsafe { op.attempt() };
+            if is_guess {
+                sched::learn(attempt != Some(EAGAIN));
+            }
+            attempt
+        };
         if let Some(result) = attempt
             && result != EAGAIN
         {
             sched::spend();
             return result;
         }
+        is_guess = false;
         let (Some(fd), Some(events)) = (op.fd(), op.readiness()) else {
             // SAFETY: the caller's promise.
             return unsafe { blocking(Awaits::System, op) };

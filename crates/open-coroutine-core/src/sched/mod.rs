@@ -12,6 +12,7 @@
 //! * `limit`: how many coroutines may be alive.
 //! * `scheduled`: a started task: stack, thread-local storage, state; `wait`: the
 //!   state of its wait.
+//! * `forecast`: whether what it asks a peer for is there already.
 //! * `cancel`: asking its task to end.
 //! * `signals`: its signal mask, and the signals that wait for it;
 //!   `process_signals`: which threads take those to the process.
@@ -38,6 +39,7 @@ mod cancel;
 mod carrier;
 mod census;
 mod ending;
+mod forecast;
 mod handled;
 mod holding;
 mod hooks;
@@ -66,6 +68,7 @@ pub use cancel::{
     Cancel, PointWait, cancellation_point, is_cancelled, is_peer, must_unwind, without_cancellation,
 };
 pub use census::Census;
+pub use forecast::{is_worth_trying, learn};
 pub use hooks::Hooks;
 pub use locals::local;
 pub(crate) use migrate::migration_is_forced;

@@ -23,6 +23,7 @@ use corosensei::{CoroutineResult, Yielder};
 use super::activity::Activity;
 use super::cancel::Cancellation;
 use super::carrier::Carrier;
+use super::forecast::Forecast;
 use super::hooks::Hooks;
 use super::local;
 use super::locals::Locals;
@@ -41,6 +42,11 @@ use crate::util::lock::{Guard, Lock};
 use crate::util::preempt;
 
 /// Why a coroutine gave up the processor. Acted on by its worker.
+///
+/// It stays in the frame that suspends, and only its address goes through the switch.
+/// A value that is written in small pieces and then copied in large ones costs more
+/// than the whole switch: the processor cannot forward such stores.
+#[derive(Clone, Copy)]
 pub(super) enum Suspend {
     /// Others may run; it is still runnable.
     Yield,
@@ -48,8 +54,7 @@ pub(super) enum Suspend {
     Preempted,
     /// It waits for a [`Waiter`] to be woken, at most until `deadline`.
     Park { deadline: Option<Instant> },
-    /// It waits for nothing but this deadline. A pointer to its frame keeps this enum
-    /// as small as it was.
+    /// It waits for nothing but this deadline.
     Sleep(NonNull<Option<Instant>>),
     /// It waits for the driver to complete an operation.
     Io(NonNull<IoWait>),
@@ -80,7 +85,7 @@ pub(crate) struct Scheduled {
     activity: Activity,
     /// Sections in which nobody asks its task to end, nested.
     shields: Cell<u32>,
-    yielder: Cell<*const Yielder<Command, Suspend>>,
+    yielder: Cell<*const Yielder<Command, NonNull<Suspend>>>,
     wait: WaitState,
     /// The deadline of the current wait, and the worker that keeps it.
     timer: Cell<Option<(usize, TimerKey)>>,
@@ -94,6 +99,7 @@ pub(crate) struct Scheduled {
     /// What that was before the outermost signal handler that runs.
     before_handler: Cell<Option<u32>>,
     signals: Signals,
+    forecast: Forecast,
     /// Operations that it may still do at once before others have a turn.
     budget: Cell<u32>,
     /// The task it runs. Locked because shutdown names tasks from outside.
@@ -114,7 +120,7 @@ pub(crate) struct Scheduled {
     context: UnsafeCell<Context>,
 }
 
-type Context = Option<corosensei::Coroutine<Command, Suspend, (), Stack>>;
+type Context = Option<corosensei::Coroutine<Command, NonNull<Suspend>, (), Stack>>;
 
 // SAFETY: the cells belong to whoever runs the coroutine: the coroutine itself,
 // or the worker that has taken it out of a queue (invariant 1 of `sched`), and
@@ -152,6 +158,7 @@ impl Scheduled {
             pass_through: Cell::new(0),
             before_handler: Cell::new(None),
             signals: Signals::new(),
+            forecast: Forecast::new(),
             budget: Cell::new(BUDGET),
             task: Lock::new(None),
             current: Cell::new(None),
@@ -302,6 +309,10 @@ impl Scheduled {
         self.hooks
     }
 
+    pub(super) fn forecast(&self) -> &Forecast {
+        &self.forecast
+    }
+
     pub(super) fn signals(&self) -> &Signals {
         &self.signals
     }
@@ -334,13 +345,13 @@ impl Scheduled {
         unsafe { (*self.block.get()).as_ref() }
     }
 
-    /// Runs it until it suspends.
+    /// Runs it until it suspends. The reason is there until it is resumed or freed.
     ///
     /// # Safety
     ///
     /// The caller has taken it out of a queue (invariant 1) and runs on the own
     /// stack and storage of the thread `carrier`, which runs `worker`.
-    pub(super) unsafe fn resume(&self, worker: &Worker, carrier: &Carrier) -> Suspend {
+    pub(super) unsafe fn resume(&self, worker: &Worker, carrier: &Carrier) -> NonNull<Suspend> {
         self.carrier.set(carrier);
         self.cancellation.arrive(worker.index());
         if self.signals.is_own() {
@@ -364,7 +375,7 @@ impl Scheduled {
         &self,
         command: Command,
         thread: Option<&ThreadTls>,
-    ) -> CoroutineResult<Suspend, ()> {
+    ) -> CoroutineResult<NonNull<Suspend>, ()> {
         // SAFETY: the caller owns the coroutine while it is suspended.
         let (context, block) = unsafe { (&mut *self.context.get(), &*self.block.get()) };
         let context = context.as_mut().expect("set by `new`");
@@ -384,7 +395,12 @@ impl Scheduled {
     }
 
     /// The coroutine's own main function: one task after the other.
-    fn main(&self, yielder: &Yielder<Command, Suspend>, first: Command, segment: &Segment) {
+    fn main(
+        &self,
+        yielder: &Yielder<Command, NonNull<Suspend>>,
+        first: Command,
+        segment: &Segment,
+    ) {
         self.yielder.set(yielder);
         let mut command = first;
         while command == Command::Run {
@@ -417,7 +433,7 @@ impl Scheduled {
                 Segment::replace_innermost(ptr::null());
                 local::set_coroutine(ptr::null());
             }
-            command = yielder.suspend(Suspend::Done { ran });
+            command = yielder.suspend(NonNull::from(&Suspend::Done { ran }));
         }
     }
 
@@ -444,7 +460,7 @@ impl Scheduled {
         self.activity.suspend(&reason);
         let errno = sys::errno();
         // SAFETY: `main` set it, and its frame lies below the caller's.
-        let command = unsafe { &*self.yielder.get() }.suspend(reason);
+        let command = unsafe { &*self.yielder.get() }.suspend(NonNull::from(&reason));
         debug_assert!(
             command == Command::Run,
             "only idle coroutines are told to exit"
@@ -473,11 +489,11 @@ impl Scheduled {
 /// The caller runs on `thread`, and `block` belongs to `context`.
 #[inline(never)]
 unsafe fn switch_isolated(
-    context: &mut corosensei::Coroutine<Command, Suspend, (), Stack>,
+    context: &mut corosensei::Coroutine<Command, NonNull<Suspend>, (), Stack>,
     command: Command,
     thread: &ThreadTls,
     block: &tls::Block,
-) -> CoroutineResult<Suspend, ()> {
+) -> CoroutineResult<NonNull<Suspend>, ()> {
     // SAFETY: the caller's promise.
     unsafe { tls::enter(thread, block) };
     let result = context.resume(command);

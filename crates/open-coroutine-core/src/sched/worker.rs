@@ -359,11 +359,13 @@ impl Worker {
         carrier.release();
         // SAFETY: on the own stack and storage of `carrier`'s thread.
         let reason = unsafe { target.resume(self, carrier) };
+        // SAFETY: it is not resumed or freed before it is queued below.
+        let reason = unsafe { reason.as_ref() };
         if let Err(Lost) = carrier.hold() {
-            takeover::settle(&self.shared, self.index, carrier, (coroutine, reason));
+            takeover::settle(&self.shared, self.index, carrier, (coroutine, *reason));
             return Err(Lost);
         }
-        match reason {
+        match *reason {
             Suspend::Yield => {
                 self.requeue(coroutine);
                 self.share();
