@@ -184,9 +184,10 @@ fn a_ready_receive_costs_one_system_call_on_epoll() {
     feature = "sanitizer",
     ignore = "AddressSanitizer makes system calls too"
 )]
-fn a_message_costs_a_try_a_wait_and_a_transfer_on_epoll() {
+fn a_message_costs_a_wait_and_a_transfer_on_epoll() {
     let limits = [
-        ("recvfrom", 2.1),
+        // Once in a while it is tried before the wait.
+        ("recvfrom", 1.15),
         ("sendto", 1.05),
         ("epoll_ctl", 1.1),
         ("epoll_pwait2", 0.1),

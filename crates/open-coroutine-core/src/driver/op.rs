@@ -259,16 +259,6 @@ impl Op {
         Some(events as u32)
     }
 
-    /// Whether it waits until a peer has sent something, or connects.
-    pub fn receives(&self) -> bool {
-        const OTHERWISE: c_int = libc::MSG_ERRQUEUE | libc::MSG_OOB | libc::MSG_DONTWAIT;
-        match *self {
-            Self::Recv { flags, .. } | Self::RecvMsg { flags, .. } => flags & OTHERWISE == 0,
-            Self::Accept { .. } => true,
-            _ => false,
-        }
-    }
-
     /// The descriptor whose closing ends the operation: that of operations
     /// which may wait for a peer.
     pub(super) fn waits_on(&self) -> Option<RawFd> {

@@ -1,5 +1,6 @@
 //! One operation, by the means that the driver offers.
 
+use std::ffi::c_int;
 use std::mem;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::descriptor::is_nonblocking;
 use crate::driver::Op;
 use crate::pool::Pool;
-use crate::sched::{self, Cancel, Carried, Waiter};
+use crate::sched::{self, Cancel, Carried, Source, Waiter};
 use crate::util::child;
 
 pub(super) const EAGAIN: isize = -(libc::EAGAIN as isize);
@@ -106,20 +107,32 @@ pub(super) unsafe fn blocking(awaits: Awaits, op: Op) -> isize {
     offload(awaits, move || unsafe { op.get().run() })
 }
 
+/// Where `op` receives from, if it waits until a peer has sent something, or connects.
+fn source(op: &Op) -> Option<Source> {
+    const OTHERWISE: c_int = libc::MSG_ERRQUEUE | libc::MSG_OOB | libc::MSG_DONTWAIT;
+    match *op {
+        Op::Recv { fd, flags, .. } | Op::RecvMsg { fd, flags, .. } if flags & OTHERWISE == 0 => {
+            Some(Source { fd, accepts: false })
+        }
+        Op::Accept { fd, .. } => Some(Source { fd, accepts: true }),
+        _ => None,
+    }
+}
+
 /// # Safety
 ///
 /// As [`perform`].
 unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
     const SHUT_DOWN: u32 = libc::POLLRDHUP as u32;
     let mut is_shut_down = false;
-    let mut is_guess = op.receives();
+    let mut guess = source(&op);
     loop {
-        let attempt = if is_guess && !sched::is_worth_trying() {
+        let attempt = if guess.is_some_and(|source| !sched::is_worth_trying(source)) {
             Some(EAGAIN)
         } else {
             // SAFETY: the caller's promise.
             let attempt = unsafe { op.attempt() };
-            if is_guess {
+            if guess.is_some() {
                 sched::learn(attempt != Some(EAGAIN));
             }
             attempt
@@ -130,7 +143,7 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
             sched::spend();
             return result;
         }
-        is_guess = false;
+        guess = None;
         let (Some(fd), Some(events)) = (op.fd(), op.readiness()) else {
             // SAFETY: the caller's promise.
             return unsafe { blocking(Awaits::System, op) };

@@ -7,6 +7,7 @@
 //! tries again once in a while.
 
 use std::cell::Cell;
+use std::os::fd::RawFd;
 
 use super::suspend::current;
 
@@ -17,19 +18,39 @@ const PAUSE: u8 = 29;
 
 /// What one coroutine has found lately.
 pub(super) struct Forecast {
-    /// Up to `PATIENCE`: how many times it found nothing. Beyond: how many times it
-    /// has not tried since.
+    /// Where it looked for it.
+    source: Cell<Source>,
+    /// Up to `PATIENCE`: how many times it found nothing there. Beyond: how many times
+    /// it has not tried since.
     count: Cell<u8>,
+}
+
+/// A descriptor, and whether connections are accepted there. What has not been tried
+/// there may be an error at once, and nothing to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The descriptor.
+    pub fd: RawFd,
+    /// Whether connections are accepted there.
+    pub accepts: bool,
 }
 
 impl Forecast {
     pub(super) fn new() -> Self {
+        let source = Source {
+            fd: -1,
+            accepts: false,
+        };
         Self {
+            source: Cell::new(source),
             count: Cell::new(0),
         }
     }
 
-    fn is_worth_trying(&self) -> bool {
+    fn is_worth_trying(&self, source: Source) -> bool {
+        if self.source.replace(source) != source {
+            self.count.set(0);
+        }
         let count = self.count.get();
         if !(PATIENCE..PATIENCE + PAUSE).contains(&count) {
             return true;
@@ -46,9 +67,10 @@ impl Forecast {
     }
 }
 
-/// Whether the caller should try to receive before it waits.
-pub fn is_worth_trying() -> bool {
-    current().is_none_or(|coroutine| coroutine.forecast().is_worth_trying())
+/// Whether the caller should try to receive from `source` before it waits. If it does,
+/// it is to [`learn`].
+pub fn is_worth_trying(source: Source) -> bool {
+    current().is_none_or(|coroutine| coroutine.forecast().is_worth_trying(source))
 }
 
 /// The caller has tried to receive, and has or has not `found` something.
@@ -62,26 +84,39 @@ pub fn learn(found: bool) {
 mod tests {
     use super::*;
 
+    const SOURCE: Source = Source {
+        fd: 7,
+        accepts: false,
+    };
+
     #[test]
     fn who_finds_nothing_tries_less_often() {
         let forecast = Forecast::new();
         let tries = (0..1000)
-            .filter(|_| forecast.is_worth_trying())
+            .filter(|_| forecast.is_worth_trying(SOURCE))
             .inspect(|_| forecast.learn(false));
         assert!((30..40).contains(&tries.count()));
     }
 
     #[test]
-    fn who_finds_something_tries_each_time() {
+    fn who_finds_something_or_looks_elsewhere_tries_each_time() {
         let forecast = Forecast::new();
-        while forecast.is_worth_trying() {
-            forecast.learn(false);
-        }
-        while !forecast.is_worth_trying() {}
-        forecast.learn(true);
+        let disappoint = || {
+            while forecast.is_worth_trying(SOURCE) {
+                forecast.learn(false);
+            }
+        };
+        disappoint();
+        while !forecast.is_worth_trying(SOURCE) {}
         assert!((0..100).all(|_| {
             forecast.learn(true);
-            forecast.is_worth_trying()
+            forecast.is_worth_trying(SOURCE)
         }));
+        disappoint();
+        assert!(forecast.is_worth_trying(Source {
+            accepts: true,
+            ..SOURCE
+        }));
+        assert!(forecast.is_worth_trying(SOURCE));
     }
 }

@@ -68,7 +68,7 @@ pub use cancel::{
     Cancel, PointWait, cancellation_point, is_cancelled, is_peer, must_unwind, without_cancellation,
 };
 pub use census::Census;
-pub use forecast::{is_worth_trying, learn};
+pub use forecast::{Source, is_worth_trying, learn};
 pub use hooks::Hooks;
 pub use locals::local;
 pub(crate) use migrate::migration_is_forced;
