@@ -12,8 +12,8 @@ const ECHO_BUFFER: usize = 4096;
 
 /// Serves each connection with `handle` until the harness kills the process.
 pub fn serve(options: &Options, report: &Report, handle: fn(TcpStream) -> io::Result<()>) {
-    let port = options.port();
-    let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+    let listener = TcpListener::bind(("127.0.0.1", options.port())).expect("the port is free");
+    let port = listener.local_addr().expect("it is bound").port();
     spawn(move || {
         for stream in listener.incoming() {
             let stream = stream.expect("connections can be accepted");
