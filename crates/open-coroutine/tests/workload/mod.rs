@@ -84,7 +84,7 @@ fn streams() {
 fn files() {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Relaxed);
-    let name = format!("open-coroutine-{}-{number}", process::id());
+    let name = format!("open-coroutine-workload-{}-{number}", process::id());
     let path = std::env::temp_dir().join(name);
     fs::write(&path, "text").unwrap();
     assert_eq!("text", fs::read_to_string(&path).unwrap());
