@@ -270,6 +270,9 @@ panic = "abort"
 const PROGRAM: &str = r#"
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use open_coroutine::{is_cancelled, park, sleep, yield_now};
 
 fn main() {
     let (mut near, mut far) = UnixStream::pair().unwrap();
@@ -277,6 +280,7 @@ fn main() {
     far.write_all(b"text").unwrap();
     task.join().unwrap();
     assert_eq!(7, open_coroutine::spawn(|| 7).join().unwrap());
+    cancel();
     open_coroutine::shutdown().unwrap();
     println!("all of it works");
     let body = || -> u32 { panic!("on purpose") };
@@ -286,6 +290,26 @@ fn main() {
         let _ = open_coroutine::spawn(body).join();
     }
     println!("a panic is survived");
+}
+
+fn cancel() {
+    let (mut near, _far) = UnixStream::pair().unwrap();
+    let tasks = [
+        open_coroutine::spawn(|| while !is_cancelled() { park() }),
+        open_coroutine::spawn(|| while !is_cancelled() { yield_now() }),
+        open_coroutine::spawn(|| {
+            while !is_cancelled() {
+                sleep(Duration::from_secs(3600));
+            }
+        }),
+        open_coroutine::spawn(move || {
+            let error = near.read(&mut [0]).unwrap_err();
+            assert!(is_cancelled(), "{error}");
+        }),
+    ];
+    sleep(Duration::from_millis(20));
+    assert!(tasks.iter().all(|task| task.cancel()));
+    tasks.into_iter().for_each(|task| task.join().unwrap());
 }
 "#;
 

@@ -384,10 +384,12 @@ pub fn must_unwind() -> bool {
 
 #[cold]
 fn may_unwind(coroutine: &Scheduled) -> bool {
-    cfg!(panic = "unwind")
-        && coroutine.pass_through().get() == 0
-        && !coroutine.is_shielded()
-        && !thread::panicking()
+    cfg!(panic = "unwind") && is_shown_to(coroutine)
+}
+
+/// Whether points show that the task was asked to end.
+fn is_shown_to(coroutine: &Scheduled) -> bool {
+    coroutine.pass_through().get() == 0 && !coroutine.is_shielded() && !thread::panicking()
 }
 
 /// Runs `body` as if nobody had asked the calling task to end; only [`is_cancelled`]
@@ -422,14 +424,24 @@ pub fn without_cancellation<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// A wait for a word by a task that unwinds when it is asked to end: step 10.
+/// A wait for a word that ends when the task is asked to: step 10.
 pub struct PointWait(&'static Scheduled);
 
 impl PointWait {
-    /// Begins a wait for the word at `key`. `None` if the caller is no coroutine, or
-    /// one that must not unwind now.
+    /// Begins a wait for the word at `key`, at a point that unwinds. `None` if the caller
+    /// is no coroutine, or one that must not unwind now.
     pub fn begin(key: usize) -> Option<Self> {
-        let coroutine = current().filter(|coroutine| may_unwind(coroutine))?;
+        Self::begin_if(key, may_unwind)
+    }
+
+    /// Begins a wait for the word at `key`, which may return without reason. `None` if the
+    /// caller is no coroutine, or one to which nothing shows now.
+    pub fn begin_to_return(key: usize) -> Option<Self> {
+        Self::begin_if(key, is_shown_to)
+    }
+
+    fn begin_if(key: usize, may_end: impl FnOnce(&Scheduled) -> bool) -> Option<Self> {
+        let coroutine = current().filter(|coroutine| may_end(coroutine))?;
         coroutine.cancellation().key.store(key, Relaxed);
         Some(Self(coroutine))
     }

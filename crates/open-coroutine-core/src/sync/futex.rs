@@ -38,7 +38,7 @@ use std::sync::atomic::{AtomicU32, fence};
 use std::time::Instant;
 
 use super::table::{Entry, Limits, Table, Waited};
-use crate::sched::{self, Turn};
+use crate::sched::{self, PointWait, Turn};
 use crate::sys;
 
 pub use super::table::MATCH_ANY;
@@ -263,10 +263,15 @@ pub fn wait_anywhere(word: &AtomicU32, expected: u32, deadline: Option<Instant>)
 }
 
 /// Waits as [`wait_anywhere`] does; also returns when the calling task is asked to
-/// end, unless nothing may unwind there.
-pub fn wait_at_point(word: &AtomicU32, expected: u32, deadline: Option<Instant>) {
+/// end, if `begin` says that this `word` is waited for in such a way.
+pub fn wait_at_point(
+    word: &AtomicU32,
+    expected: u32,
+    deadline: Option<Instant>,
+    begin: fn(usize) -> Option<PointWait>,
+) {
     let key = word.as_ptr() as usize;
-    let Some(wait) = sched::PointWait::begin(key) else {
+    let Some(wait) = begin(key) else {
         return wait_anywhere(word, expected, deadline);
     };
     let entry = Entry {

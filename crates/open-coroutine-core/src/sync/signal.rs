@@ -13,7 +13,7 @@ use std::task::Wake;
 use std::time::Instant;
 
 use super::futex;
-use crate::sched::{self, Turn};
+use crate::sched::{self, PointWait, Turn};
 
 const EMPTY: u32 = 0;
 const SET: u32 = 1;
@@ -52,7 +52,7 @@ impl Signal {
     /// end, unless nothing may unwind there.
     pub fn wait_at_point(&self) {
         if let Some(awaited) = self.await_it() {
-            futex::wait_at_point(&self.0, awaited, None);
+            futex::wait_at_point(&self.0, awaited, None, PointWait::begin);
         }
     }
 
