@@ -9,7 +9,9 @@
 //!
 //! * at a deadline of the worker's timers;
 //! * when its driver has something to submit, or something complete;
-//! * at the end of the coroutine's time slice, if something else can run there.
+//! * at the end of the coroutine's time slice, if something else can run there; a
+//!   [`TICK`] is enough for one that was preempted before, if others than such are
+//!   queued there.
 //!   If another worker sleeps, the run-next slot, which it cannot steal from,
 //!   goes to it a moment earlier.
 //!
@@ -260,7 +262,10 @@ impl Watch<'_> {
         };
         let deadline = seat.timers.lock().next_deadline();
         let left = deadline.map_or(next, |at| at.saturating_duration_since(self.now));
-        let slice = if seat.has_runnable() || self.shared.has_global_work() {
+        let has_runnable = seat.has_runnable();
+        let slice = if has_runnable && seat.computes.load(Relaxed) {
+            self.tick.saturating_sub(ran)
+        } else if has_runnable || self.shared.has_global_work() {
             self.shared.settings().time_slice.saturating_sub(ran)
         } else {
             next

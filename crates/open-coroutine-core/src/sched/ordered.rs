@@ -1,4 +1,5 @@
-//! The queue of everything that has a priority other than 0.
+//! The queue of everything that has a priority other than 0, and, with priority 0, of
+//! coroutines that were preempted.
 //!
 //! A lock-free ordered map keyed by priority and arrival. Most programs never
 //! use it, and then it costs one load per pick.

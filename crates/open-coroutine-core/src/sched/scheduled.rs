@@ -100,6 +100,8 @@ pub(crate) struct Scheduled {
     before_handler: Cell<Option<u32>>,
     signals: Signals,
     forecast: Forecast,
+    /// Whether it computes: it was preempted the last time that it ran.
+    computes: Cell<bool>,
     /// Operations that it may still do at once before others have a turn.
     budget: Cell<u32>,
     /// The task it runs. Locked because shutdown names tasks from outside.
@@ -159,6 +161,7 @@ impl Scheduled {
             before_handler: Cell::new(None),
             signals: Signals::new(),
             forecast: Forecast::new(),
+            computes: Cell::new(false),
             budget: Cell::new(BUDGET),
             task: Lock::new(None),
             current: Cell::new(None),
@@ -307,6 +310,10 @@ impl Scheduled {
     /// The hooked functions that suspend it, except in sections.
     pub(super) fn hooks(&self) -> Hooks {
         self.hooks
+    }
+
+    pub(super) fn computes(&self) -> &Cell<bool> {
+        &self.computes
     }
 
     pub(super) fn forecast(&self) -> &Forecast {

@@ -69,6 +69,8 @@ pub(super) struct Seat {
     pub(super) run_next: AtomicPtr<Scheduled>,
     /// How many coroutines it has resumed; for the monitor.
     pub(super) resumes: AtomicU64,
+    /// Whether the one that runs was preempted the last time; for the monitor.
+    pub(super) computes: AtomicBool,
     /// Whether it has coroutines that nobody can steal; for the monitor.
     pub(super) has_pinned: AtomicBool,
     /// What its driver waits for; for the monitor.
@@ -105,6 +107,7 @@ impl Seat {
             stealer: queue.stealer(),
             run_next: AtomicPtr::new(ptr::null_mut()),
             resumes: AtomicU64::new(0),
+            computes: AtomicBool::new(false),
             has_pinned: AtomicBool::new(false),
             io: AtomicU8::new(NO_IO),
             carrier: Lock::new(None),

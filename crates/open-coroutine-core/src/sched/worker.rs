@@ -56,6 +56,8 @@ pub(crate) struct Worker {
     pub(super) has_warm_stacks: Cell<bool>,
     /// Scratch space for coroutines that are woken under a lock.
     pub(super) woken: RefCell<Vec<NonNull<Scheduled>>>,
+    /// When it last ran something that computes.
+    computed: Cell<Instant>,
     picks: Cell<u32>,
     chain: Cell<u32>,
     /// Whether it counts as searching in the sleep protocol.
@@ -115,6 +117,7 @@ pub(crate) fn start(
         trim_armed: Cell::new(false),
         has_warm_stacks: Cell::new(false),
         woken: RefCell::new(Vec::new()),
+        computed: Cell::new(Instant::now()),
         picks: Cell::new(0),
         chain: Cell::new(0),
         searching: Cell::new(false),
@@ -255,10 +258,16 @@ impl Worker {
                 return fair;
             }
         }
-        if !ordered.is_empty()
-            && let Some(urgent) = ordered.pop_below(0)
-        {
-            return Some(urgent);
+        if !ordered.is_empty() {
+            if let Some(urgent) = ordered.pop_below(0) {
+                return Some(urgent);
+            }
+            if self.computed.get().elapsed() >= self.shared.settings().time_slice
+                && let Some(patient) = ordered.pop_fair()
+            {
+                self.computed.set(Instant::now());
+                return Some(patient);
+            }
         }
         self.take_next()
             .or_else(|| self.take_local())
@@ -355,6 +364,7 @@ impl Worker {
         // SAFETY: taken out of a queue just now, or new (invariant 1); alive
         // until it is queued again or done.
         let target = unsafe { coroutine.as_ref() };
+        self.seat().computes.store(target.computes().get(), Relaxed);
         let carrier = self.carrier();
         carrier.release();
         // SAFETY: on the own stack and storage of `carrier`'s thread.
@@ -365,6 +375,8 @@ impl Worker {
             takeover::settle(&self.shared, self.index, carrier, (coroutine, *reason));
             return Err(Lost);
         }
+        let is_preempted = matches!(*reason, Suspend::Preempted);
+        target.computes().set(is_preempted);
         match *reason {
             Suspend::Yield => {
                 self.requeue(coroutine);
@@ -374,7 +386,7 @@ impl Worker {
                 self.shared.preemptions.fetch_add(1, Relaxed);
                 // First of all, so that those who are due come before it.
                 self.drive();
-                self.requeue(coroutine);
+                self.requeue_computation(coroutine);
                 self.share();
             }
             Suspend::Park { deadline } => self.park(coroutine, deadline),
@@ -401,6 +413,18 @@ impl Worker {
                 .ordered
                 .push(priority, Runnable::Coroutine(coroutine));
         }
+    }
+
+    /// Queues a coroutine that was preempted behind all that are queued or will be: who
+    /// computes runs while nobody else does, and once per time slice.
+    fn requeue_computation(&self, coroutine: NonNull<Scheduled>) {
+        // SAFETY: alive, since it is in no queue yet.
+        let target = unsafe { coroutine.as_ref() };
+        if target.priority() != 0 || !target.is_isolated() || self.shared.settings().migrates {
+            return self.requeue(coroutine);
+        }
+        self.computed.set(Instant::now());
+        self.shared.ordered.push(0, Runnable::Coroutine(coroutine));
     }
 
     pub(super) fn park(&self, coroutine: NonNull<Scheduled>, deadline: Option<Instant>) {
