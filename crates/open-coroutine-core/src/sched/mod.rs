@@ -27,10 +27,12 @@
 //! # Invariants
 //!
 //! 1. A coroutine is in at most one queue, and in none while it runs.
-//! 2. The reason of a suspension is a value that the worker acts on after the
-//!    switch, on its own stack; so a wake-up cannot overtake a suspension.
-//! 3. Whoever may wake a waiting coroutine is shut out, by a lock that both
-//!    take or because it is the same worker, before the wait's frame returns.
+//! 2. The reason of a suspension lies in the frame that suspends. The worker acts
+//!    on it after the switch, on its own stack; so a wake-up cannot overtake a
+//!    suspension.
+//! 3. Whoever may wake a waiting coroutine is done with the wait's frame before that
+//!    returns: it is shut out, by a lock that both take or because it is the same
+//!    worker, or the wake-up is the last that it does with it.
 //! 4. The worker's state is never borrowed across a switch.
 
 mod activity;
