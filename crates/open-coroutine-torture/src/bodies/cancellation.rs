@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use open_coroutine::{Builder, is_cancelled, park, sleep, yield_now};
+use open_coroutine::{Builder, capabilities, is_cancelled, park, sleep, yield_now};
 
 use super::{Round, message};
 
@@ -29,8 +29,13 @@ const WAYS: [fn(); 6] = [
         park();
     },
     || {
+        // Who is to cancel it may wait for a timer of the worker that it keeps.
+        let gives_way = !capabilities().preemptive;
         while !is_cancelled() {
             (0..100).for_each(|_| spin_loop());
+            if gives_way {
+                thread::yield_now();
+            }
         }
     },
 ];
