@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-const FILE_SIZE: u64 = 256 << 20;
-const BLOCK_SIZE: usize = 4096;
+pub const FILE_SIZE: u64 = 256 << 20;
+pub const BLOCK_SIZE: usize = 4096;
 const TASKS: u64 = 64;
 
 /// 64 tasks share `n` reads with `pread`.
@@ -52,7 +52,7 @@ fn read_blocks(file: &File, seed: u64, count: u64) -> io::Result<()> {
 }
 
 /// The file that all peers read, written by whichever comes first. Writing it also caches it.
-fn data_file() -> io::Result<PathBuf> {
+pub fn data_file() -> io::Result<PathBuf> {
     let path = std::env::temp_dir().join("bench-fileread.dat");
     if path.metadata().is_ok_and(|file| file.len() == FILE_SIZE) {
         return Ok(path);

@@ -9,6 +9,7 @@
 //! whose tasks can only be awaited from a task.
 
 mod channels;
+mod diskread;
 mod fileread;
 mod http;
 mod options;
@@ -38,6 +39,7 @@ fn main() {
         "mpmc" => channels::many_to_many(&options, &report),
         "sleepers" => sleepers::sleep_all(&options, &report),
         "fileread" => fileread::random_blocks(&options, &report),
+        "diskread" => diskread::uncached_blocks(&options, &report),
         "preempt" => preempt::late_wakeups(&options, &report),
         "preempt-yield" => preempt::yields(&options, &report),
         "echo-server" => server::serve(&options, &report, server::echo),

@@ -76,6 +76,11 @@ impl Options {
         self.value("port", 7700)
     }
 
+    /// Whether the value of `key` is not 0.
+    pub fn is_set(&self, key: &str, default: bool) -> bool {
+        self.value(key, u64::from(default)) != 0
+    }
+
     fn value<T: FromStr>(&self, key: &str, default: T) -> T {
         let Some(text) = self.values.get(key) else {
             return default;

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{CStr, CString, c_char};
 use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
 use std::ptr;
@@ -108,6 +110,34 @@ fn use_files(place: &Place) {
     }
 }
 
+/// A file that passes the page cache by, where even who asks not to wait does. False if
+/// there are none in this place.
+fn use_direct_file(place: &Place) -> bool {
+    #[repr(align(4096))]
+    struct Block([u8; 4096]);
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC | libc::O_DIRECT;
+    // SAFETY: a C string, and the mode that O_CREAT asks for.
+    let fd = unsafe { libc::open(place.path("direct").as_ptr(), flags, 0o600) };
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: opened just now.
+    let file = unsafe { fs::File::from_raw_fd(fd) };
+    let mut block = Block([7; 4096]);
+    (&file).write_all(&block.0).unwrap();
+    file.write_all_at(&block.0, 4096).unwrap();
+    (&file).seek(SeekFrom::Start(4096)).unwrap();
+    block.0.fill(0);
+    (&file).read_exact(&mut block.0).unwrap();
+    assert_eq!([7; 4096], block.0);
+    file.read_exact_at(&mut block.0, 0).unwrap();
+    // What was learnt of the descriptor does not outlive a change of its mode.
+    // SAFETY: takes integers.
+    succeeds(unsafe { libc::fcntl(fd, libc::F_SETFL, 0) });
+    file.read_exact_at(&mut block.0[..512], 0).unwrap();
+    true
+}
+
 /// Users, hosts and other programs.
 fn use_names_and_processes() {
     // SAFETY: C strings; what is returned is not kept.
@@ -154,14 +184,16 @@ fn traced() {
         use_files(&place);
         use_names_and_processes();
         mark(c"oc-end");
+        if use_direct_file(&place) {
+            mark(c"oc-direct");
+        }
         fs::remove_dir_all(&place.0).unwrap();
     };
     open_coroutine::spawn(work).join().unwrap();
 }
 
-/// The system calls of the worker, and those of all other threads, while the
-/// calls are made. `None`, with a message, without strace.
-fn trace(driver: &str) -> Option<[BTreeSet<String>; 2]> {
+/// A trace. `None`, with a message, without strace.
+fn trace(driver: &str) -> Option<String> {
     let has_strace = Command::new("strace")
         .arg("-V")
         .stdout(Stdio::null())
@@ -184,14 +216,17 @@ fn trace(driver: &str) -> Option<[BTreeSet<String>; 2]> {
     assert!(status.success());
     let text = fs::read_to_string(&path).unwrap();
     fs::remove_file(path).unwrap();
-    Some(by_thread(&text))
+    Some(text)
 }
 
-/// Splits a trace as [`trace`] returns it.
-fn by_thread(text: &str) -> [BTreeSet<String>; 2] {
-    let begin = text.lines().position(|line| line.contains("\"oc-begin\""));
-    let end = text.lines().position(|line| line.contains("\"oc-end\""));
-    let (begin, end) = (begin.expect("it begins"), end.expect("it ends"));
+/// The system calls of the worker, and those of all other threads, between two marks of
+/// a trace. `None` if the second one is not there.
+fn by_thread(text: &str, [begin, end]: [&str; 2]) -> Option<[BTreeSet<String>; 2]> {
+    let position = |mark: &str| {
+        let mark = format!("\"{mark}\"");
+        text.lines().position(|line| line.contains(&mark))
+    };
+    let (begin, end) = (position(begin).expect("it begins"), position(end)?);
     let lines: Vec<&str> = text.lines().collect();
     let thread = |line: &str| line.split_whitespace().next().map(str::to_owned);
     let worker = thread(lines[begin]);
@@ -204,7 +239,7 @@ fn by_thread(text: &str) -> [BTreeSet<String>; 2] {
             calls.get_mut(&is_worker).unwrap().insert(name.to_owned());
         }
     }
-    [true, false].map(|is_worker| calls.remove(&is_worker).unwrap())
+    Some([true, false].map(|is_worker| calls.remove(&is_worker).unwrap()))
 }
 
 /// What the worker may do: look without waiting, talk to its driver and its
@@ -253,9 +288,10 @@ const HARMLESS: &[&str] = &[
 )]
 fn the_worker_makes_no_call_that_waits_for_a_disk_or_a_process() {
     for driver in ["epoll", "io_uring"] {
-        let Some([worker, others]) = trace(driver) else {
+        let Some(text) = trace(driver) else {
             return;
         };
+        let [worker, others] = by_thread(&text, ["oc-begin", "oc-end"]).expect("it ends");
         let waits: Vec<_> = worker
             .iter()
             .filter(|name| !HARMLESS.contains(&name.as_str()))
@@ -284,6 +320,13 @@ fn the_worker_makes_no_call_that_waits_for_a_disk_or_a_process() {
         for name in expected {
             let is_made = others.contains(name) || others.contains(&format!("{name}at"));
             assert!(is_made, "{driver}: nobody calls {name}: {others:?}");
+        }
+        let Some([worker, _]) = by_thread(&text, ["oc-end", "oc-direct"]) else {
+            eprintln!("skipped: no O_DIRECT in {}", env::temp_dir().display());
+            continue;
+        };
+        for name in ["read", "pread64", "write", "pwrite64", "pwritev2"] {
+            assert!(!worker.contains(name), "{driver}: the worker calls {name}");
         }
     }
 }

@@ -1,13 +1,15 @@
-//! What is known of a descriptor: whether a thread would block on it, and
-//! whether it is a pipe or a socket.
+//! What is known of a descriptor: whether a thread would block on it, whether it
+//! is a pipe or a socket, and whether it goes to the disk each time.
 //!
 //! io_uring waits also on a file that is `O_NONBLOCK`, and does not lock the
 //! position of a file that has one, so somebody has to look before it is asked.
+//! The kernel waits for the disk, also for who asks it not to, where the page cache is
+//! passed by (`O_DIRECT`, and `O_DSYNC` for writes).
 //! Looking costs a system call, so "it blocks" and what it is are kept per
 //! descriptor. What is kept is only a hint that must never outlive the fact:
 //!
 //! 1. An entry counts only if it carries the current generation. Whatever may
-//!    set `O_NONBLOCK` (fcntl, ioctl) starts a new one, because the flag belongs
+//!    set `O_NONBLOCK` or `O_DIRECT` (fcntl, ioctl) starts a new one, because the flag belongs
 //!    to the open file, which other descriptors share.
 //! 2. Closing, replacing or creating a descriptor clears its entry, and makes it
 //!    another one: its upper half counts how often that was done.
@@ -25,6 +27,7 @@ use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
+use crate::driver::Op;
 use crate::sys;
 
 /// Descriptors with an entry; larger numbers are asked about each time.
@@ -44,10 +47,16 @@ const PIPE: u32 = 2;
 const STREAM: u32 = 4;
 const MESSAGES: u32 = 6;
 const FILE: u32 = 8;
+/// Its flags were looked at; none of the next two if they were not.
+const LOOKED_AT: u32 = 16;
+/// Reads and writes pass the page cache by.
+const DIRECT: u32 = 32;
+/// Writes go through the page cache to the disk.
+const SYNCHRONOUS: u32 = 64;
 /// What was said is not to be kept.
 const UNSURE: u32 = 1 << 31;
 /// Generations are multiples of this, which leaves room for what was seen.
-const STEP: u32 = 16;
+const STEP: u32 = 128;
 
 /// Current generation; 0 is no generation. Static because descriptors are the
 /// process's.
@@ -60,7 +69,7 @@ static TABLE: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
 /// Whether `fd` is one that a thread would not block on.
 #[inline]
 pub(super) fn is_nonblocking(fd: RawFd) -> bool {
-    has(fd, BLOCKS, blocks) == 0
+    has(fd, BLOCKS, look_at_flags) == 0
 }
 
 /// Whether `fd` is a pipe or a socket, which have no position.
@@ -85,6 +94,19 @@ pub(super) fn is_message_socket(fd: RawFd) -> bool {
 #[inline]
 pub(super) fn is_file(fd: RawFd) -> bool {
     has(fd, KINDS, look) == FILE
+}
+
+/// Whether `op` reads or writes a file, and waits for the disk even if it is asked not
+/// to wait.
+#[inline]
+pub(super) fn waits_for_disk(op: &Op) -> bool {
+    let (fd, reasons) = match *op {
+        Op::Read { fd, .. } | Op::ReadV { fd, .. } => (fd, DIRECT),
+        Op::Write { fd, .. } | Op::WriteV { fd, .. } => (fd, DIRECT | SYNCHRONOUS),
+        _ => return false,
+    };
+    // A pipe can be `O_DIRECT` too.
+    has(fd, LOOKED_AT | reasons, look_at_flags) & reasons != 0 && is_file(fd)
 }
 
 /// What `fd` has of `properties`: by the table, or else by asking.
@@ -131,19 +153,27 @@ fn look(fd: RawFd) -> u32 {
     }
 }
 
-fn blocks(fd: RawFd) -> u32 {
+fn look_at_flags(fd: RawFd) -> u32 {
     let args = [fd as usize, libc::F_GETFL as usize, 0, 0, 0, 0];
     // SAFETY: only asks.
     let flags = sys::insist(|| unsafe { sys::syscall(libc::SYS_fcntl, args) });
     if flags < 0 {
         // It is invalid, or the kernel does not say. Who waits for it does no
         // harm, and the call itself reports what is wrong.
-        BLOCKS | UNSURE
-    } else if flags as c_int & libc::O_NONBLOCK == 0 {
-        BLOCKS
-    } else {
-        0
+        return BLOCKS | UNSURE;
     }
+    let has = |flag: c_int| flags as c_int & flag != 0;
+    let mut found = LOOKED_AT;
+    for (is_so, property) in [
+        (!has(libc::O_NONBLOCK), BLOCKS),
+        (has(libc::O_DIRECT), DIRECT),
+        (has(libc::O_DSYNC), SYNCHRONOUS),
+    ] {
+        if is_so {
+            found |= property;
+        }
+    }
+    found
 }
 
 /// An option of a socket, whose value is read over `value`; `None` if `fd` is no
@@ -164,7 +194,7 @@ pub(super) fn socket_option<T: Copy>(fd: RawFd, option: c_int, mut value: T) -> 
     (result == 0).then_some(value)
 }
 
-/// To be called after a file may have become `O_NONBLOCK`.
+/// To be called after a file may have become `O_NONBLOCK` or `O_DIRECT`.
 pub fn modes_changed() {
     // Release: pairs with `is_nonblocking`. Skips 0 when it wraps around.
     if GENERATION.fetch_add(STEP, Release) == u32::MAX - (STEP - 1) {

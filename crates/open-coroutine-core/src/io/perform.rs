@@ -8,7 +8,7 @@ use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::descriptor::is_nonblocking;
+use super::descriptor::{is_file, is_nonblocking, waits_for_disk};
 use crate::driver::Op;
 use crate::pool::Pool;
 use crate::sched::{self, Cancel, Carried, Source, Waiter};
@@ -34,18 +34,33 @@ pub unsafe fn perform(op: Op, deadline: Option<Instant>) -> isize {
         if !sched::driver_supports(&op) {
             return by_readiness(op, deadline);
         }
-        if waits(&op) && op.fd().is_some_and(is_nonblocking) {
-            let result = op.run();
-            sched::spend();
-            return result;
+        match op.fd().filter(|fd| waits(&op) && is_nonblocking(*fd)) {
+            Some(fd) => without_waiting(fd, op),
+            None => by_driver(op, deadline, Cancel::Peers),
         }
-        by_driver(op, deadline, Cancel::Peers)
     }
 }
 
 /// Whether `op` may wait for a peer, so that `O_NONBLOCK` matters.
 fn waits(op: &Op) -> bool {
     op.readiness().is_some() && !matches!(op, Op::Poll { .. })
+}
+
+/// Performs `op` on `fd`, which is `O_NONBLOCK`. That means nothing to a file.
+///
+/// # Safety
+///
+/// As [`perform`].
+unsafe fn without_waiting(fd: RawFd, op: Op) -> isize {
+    // SAFETY: the caller's promise, in each call.
+    unsafe {
+        if is_file(fd) {
+            return blocking(Awaits::System, op);
+        }
+        let result = op.run();
+        sched::spend();
+        result
+    }
 }
 
 /// # Safety
@@ -124,6 +139,10 @@ fn source(op: &Op) -> Option<Source> {
 /// As [`perform`].
 unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
     const SHUT_DOWN: u32 = libc::POLLRDHUP as u32;
+    if waits_for_disk(&op) {
+        // SAFETY: the caller's promise.
+        return unsafe { blocking(Awaits::System, op) };
+    }
     let mut is_shut_down = false;
     let mut guess = source(&op);
     loop {
@@ -149,12 +168,9 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
             return unsafe { blocking(Awaits::System, op) };
         };
         if is_nonblocking(fd) {
-            // Also if it was closed since the attempt, or is a file, which waits
-            // for the disk all the same: the call itself says what is.
+            // Also if it was closed since the attempt: the call itself says what is.
             // SAFETY: the caller's promise.
-            let result = unsafe { op.run() };
-            sched::spend();
-            return result;
+            return unsafe { without_waiting(fd, op) };
         }
         if is_shut_down {
             // A datagram socket with nothing to read: who does not wait gets

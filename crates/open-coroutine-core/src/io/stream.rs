@@ -5,7 +5,7 @@ use std::mem;
 use std::os::fd::RawFd;
 use std::slice;
 
-use super::descriptor::{is_file, is_socket, is_stream};
+use super::descriptor::{is_file, is_socket, is_stream, waits_for_disk};
 use super::messages::send_vectored;
 use super::perform::{Awaits, EAGAIN, blocking, perform};
 use super::socket::{send, timed};
@@ -35,7 +35,7 @@ pub unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: Option<u64>) -> 
         if is_submitted_at_once(&op) {
             return limited(op);
         }
-        let total = match op.attempt() {
+        let total = match attempt(&op) {
             Some(EAGAIN) | None => return wait_for(op),
             Some(total) => total,
         };
@@ -233,7 +233,7 @@ unsafe fn plain(op: Op) -> isize {
         if is_submitted_at_once(&op) {
             return limited(op);
         }
-        match op.attempt() {
+        match attempt(&op) {
             Some(EAGAIN) | None => wait_for(op),
             Some(result) => {
                 sched::spend();
@@ -241,6 +241,19 @@ unsafe fn plain(op: Op) -> isize {
             }
         }
     }
+}
+
+/// [`Op::attempt`], unless that would wait all the same.
+///
+/// # Safety
+///
+/// As for that.
+unsafe fn attempt(op: &Op) -> Option<isize> {
+    if waits_for_disk(op) {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { op.attempt() }
 }
 
 /// Whether trying first is of no use: for writes to a file at an offset, which
