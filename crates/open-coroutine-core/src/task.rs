@@ -10,8 +10,9 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
@@ -68,6 +69,9 @@ pub fn is_unwinding(payload: &(dyn Any + Send)) -> bool {
 pub trait Run: Send + Sync {
     /// Name, id, priority.
     fn meta(&self) -> &Meta;
+
+    /// The same in one word.
+    fn into_thin(self: Arc<Self>) -> Thin;
 
     /// Runs the closure, on the coroutine that was made for it, and stores the
     /// result. False if it was [claimed](Self::is_claimed) before.
@@ -139,7 +143,55 @@ pub trait Join<R>: Send + Sync {
     fn as_run(self: Arc<Self>) -> Arc<dyn Run>;
 }
 
+/// An owned task, as [`Run`] in one word instead of two.
+pub struct Thin(NonNull<Header>);
+
+/// What the allocation of each task begins with.
+struct Header {
+    /// Of the task's own type. To be called with the address of the header, which owns
+    /// a reference.
+    widen: unsafe fn(NonNull<Header>) -> Arc<dyn Run>,
+}
+
+impl Thin {
+    /// The task.
+    #[inline]
+    pub fn widen(self) -> Arc<dyn Run> {
+        let header = self.into_raw().cast::<Header>();
+        // SAFETY: a reference of ours, whose type wrote the header.
+        unsafe { (header.as_ref().widen)(header) }
+    }
+
+    /// The address, which owns the task from here on. It is one for a pointer.
+    #[inline]
+    pub fn into_raw(self) -> NonNull<()> {
+        ManuallyDrop::new(self).0.cast()
+    }
+
+    /// The reverse of [`into_raw`](Self::into_raw).
+    ///
+    /// # Safety
+    ///
+    /// `raw` comes from there, and is given back once.
+    #[inline]
+    pub unsafe fn from_raw(raw: NonNull<()>) -> Self {
+        Self(raw.cast())
+    }
+}
+
+impl Drop for Thin {
+    fn drop(&mut self) {
+        drop(Self(self.0).widen());
+    }
+}
+
+// SAFETY: it owns nothing but an `Arc<dyn Run>`.
+unsafe impl Send for Thin {}
+
+// In the order of C, so that the address of a task is that of its header.
+#[repr(C)]
 struct Task<F, R> {
+    header: Header,
     meta: Meta,
     state: State,
     park_token: AtomicU32,
@@ -162,6 +214,9 @@ where
     R: Send + 'static,
 {
     let task = Arc::new(Task {
+        header: Header {
+            widen: Task::<F, R>::widen,
+        },
         meta,
         state: State::new(),
         park_token: AtomicU32::new(0),
@@ -179,6 +234,14 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
+    /// # Safety
+    ///
+    /// `header` comes from [`Run::into_thin`] of such a task.
+    unsafe fn widen(header: NonNull<Header>) -> Arc<dyn Run> {
+        // SAFETY: the caller's promise; the header comes first.
+        unsafe { Arc::from_raw(header.cast::<Self>().as_ptr()) }
+    }
+
     /// The closure, for the one caller that gets it.
     fn claim(&self) -> Option<F> {
         if self.claimed.swap(1, AcqRel) != 0 {
@@ -231,6 +294,12 @@ where
 {
     fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    fn into_thin(self: Arc<Self>) -> Thin {
+        let task = Arc::into_raw(self).cast_mut();
+        // SAFETY: what an `Arc` holds is not at 0.
+        Thin(unsafe { NonNull::new_unchecked(task) }.cast())
     }
 
     fn run(&self) -> bool {

@@ -25,8 +25,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
 
+use super::runnable::{Content, Runnable};
 use super::scheduled::Scheduled;
-use super::seat::Runnable;
 use super::shared::{Shared, retry};
 use crate::driver;
 use crate::sys;
@@ -183,9 +183,9 @@ impl Shared {
         let local = stealers.flat_map(|queue| iter::from_fn(|| retry(|| queue.steal())));
         let injected = iter::from_fn(|| self.take_injected_only());
         let ordered = iter::from_fn(|| self.ordered.pop());
-        let waiting = iter::from_fn(|| self.limit.give_up().map(Runnable::Task));
+        let waiting = iter::from_fn(|| self.limit.give_up().map(Runnable::task));
         for runnable in local.chain(injected).chain(ordered).chain(waiting) {
-            if let Runnable::Task(task) = runnable {
+            if let Content::Task(task) = runnable.into_content() {
                 self.refuse(&*task);
             }
         }

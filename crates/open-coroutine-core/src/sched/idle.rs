@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::carrier::Lost;
-use super::seat::Runnable;
+use super::runnable::Runnable;
 use super::shared::retry;
 use super::takeover;
 use super::worker::Worker;
@@ -24,7 +24,7 @@ impl Worker {
         }
         if let Some(runnable) = self.search() {
             self.found_work();
-            self.execute(runnable)?;
+            self.run_one(runnable)?;
             self.drive();
             return Ok(());
         }

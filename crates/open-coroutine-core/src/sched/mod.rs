@@ -1,8 +1,9 @@
 //! Who runs, where and when.
 //!
 //! * `shared`: what all workers see of each other; `seat`: what they see of one.
-//! * `worker`: the loop that runs coroutines; `turn`: what it looks at in between; `idle`: what it does without work;
-//!   `cache`: the coroutines that it keeps for the next tasks; `carrier`: the
+//! * `worker`: its queues and its driver; `run`: the loop that runs coroutines;
+//!   `turn`: what it looks at in between; `idle`: what it does without work;
+//!   `runnable`: what is in the queues; `cache`: the coroutines that it keeps for the next tasks; `carrier`: the
 //!   thread that runs it; `holding`: whether that one uses it.
 //! * `monitor`: who looks after workers that run one coroutine for long;
 //!   `preempt`: how such a coroutine is suspended; `takeover`: how another thread
@@ -54,6 +55,8 @@ mod monitor;
 mod ordered;
 mod preempt;
 mod process_signals;
+mod run;
+mod runnable;
 mod scheduled;
 mod seat;
 mod shared;

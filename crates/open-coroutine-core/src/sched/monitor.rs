@@ -40,7 +40,8 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use super::carrier::Carrier;
-use super::seat::{Runnable, Seat};
+use super::runnable::Runnable;
+use super::seat::Seat;
 use super::shared::Shared;
 use super::takeover::Stuck;
 use crate::sys;
@@ -296,7 +297,7 @@ impl Watch<'_> {
         // AcqRel: pairs with `push_next`. Any coroutine in the slot is runnable and
         // in no other queue.
         if let Some(stranded) = NonNull::new(seat.run_next.swap(ptr::null_mut(), AcqRel)) {
-            self.shared.enqueue(Runnable::Coroutine(stranded), 0);
+            self.shared.enqueue(Runnable::coroutine(stranded), 0);
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 
 use crossbeam_skiplist::SkipMap;
 
-use super::seat::Runnable;
+use super::runnable::Runnable;
 
 /// What is queued, smallest priority first, first come first served within one.
 pub(super) struct Ordered {
@@ -110,6 +110,7 @@ impl Ordered {
 
 #[cfg(test)]
 mod tests {
+    use super::super::runnable::Content;
     use super::*;
     use crate::task::{self, Meta};
 
@@ -120,13 +121,13 @@ mod tests {
             ..Meta::default()
         };
         let (task, _) = task::new(meta, || ());
-        ordered.push(priority, Runnable::Task(task));
+        ordered.push(priority, Runnable::task(task));
     }
 
     fn id(runnable: Option<Runnable>) -> Option<u64> {
-        match runnable? {
-            Runnable::Task(task) => Some(task.meta().id),
-            Runnable::Coroutine(_) => unreachable!("only tasks are pushed"),
+        match runnable?.into_content() {
+            Content::Task(task) => Some(task.meta().id),
+            Content::Coroutine(_) => unreachable!("only tasks are pushed"),
         }
     }
 

@@ -22,7 +22,7 @@ use corosensei::{CoroutineResult, Yielder};
 
 use super::activity::Activity;
 use super::cancel::Cancellation;
-use super::carrier::Carrier;
+use super::carrier::{Carrier, Lost};
 use super::forecast::Forecast;
 use super::hooks::Hooks;
 use super::local;
@@ -352,32 +352,40 @@ impl Scheduled {
         unsafe { (*self.block.get()).as_ref() }
     }
 
-    /// Runs it until it suspends. The reason is there until it is resumed or freed.
-    ///
-    /// # Safety
-    ///
-    /// The caller has taken it out of a queue (invariant 1) and runs on the own
-    /// stack and storage of the thread `carrier`, which runs `worker`.
-    pub(super) unsafe fn resume(&self, worker: &Worker, carrier: &Carrier) -> NonNull<Suspend> {
+    /// `worker`, which the thread `carrier` runs, resumes it next.
+    #[inline]
+    pub(super) fn arrive(&self, worker: &Worker, carrier: &Carrier) {
         self.carrier.set(carrier);
         self.cancellation.arrive(worker.index());
         if self.signals.is_own() {
             self.signals.arrive();
         }
-        // SAFETY: the caller's promise.
-        let result = unsafe { self.switch(Command::Run, carrier.tls()) };
+    }
+
+    /// It has suspended.
+    #[inline]
+    pub(super) fn depart(&self, worker: &Worker) {
         if self.signals.is_own() {
             self.signals.depart(worker.signal_mask());
         }
-        match result {
-            CoroutineResult::Yield(suspend) => suspend,
-            CoroutineResult::Return(()) => unreachable!("it returns only when told to exit"),
-        }
+    }
+
+    /// Runs it until it suspends, in restricted mode. The reason is there until it is
+    /// resumed or freed.
+    ///
+    /// # Safety
+    ///
+    /// The caller has taken it out of a queue (invariant 1), on the own stack of a
+    /// thread, and it has [arrived](Self::arrive) there.
+    pub(super) unsafe fn resume_shared(&self) -> NonNull<Suspend> {
+        // SAFETY: the caller's promise.
+        reason(unsafe { self.switch(Command::Run, None) })
     }
 
     /// # Safety
     ///
-    /// As [`resume`](Self::resume).
+    /// As for [`resume_shared`](Self::resume_shared); `thread` is the thread, if the
+    /// coroutine is isolated, and the caller runs on its own storage.
     unsafe fn switch(
         &self,
         command: Command,
@@ -460,12 +468,15 @@ impl Scheduled {
     /// # Safety
     ///
     /// Called on this coroutine, with nothing borrowed of its worker.
-    #[inline(never)]
+    // The processor predicts where a function returns to by who called it, which is wrong
+    // on another stack: so the fewer functions return after the switch the better.
+    #[inline(always)]
     pub(super) unsafe fn suspend(&self, reason: Suspend) {
         preempt::enter();
         self.budget.set(BUDGET);
         self.activity.suspend(&reason);
-        let errno = sys::errno();
+        // Its own in full mode.
+        let errno = (!self.is_isolated()).then(sys::errno);
         // SAFETY: `main` set it, and its frame lies below the caller's.
         let command = unsafe { &*self.yielder.get() }.suspend(NonNull::from(&reason));
         debug_assert!(
@@ -473,7 +484,9 @@ impl Scheduled {
             "only idle coroutines are told to exit"
         );
         self.activity.run();
-        sys::set_errno(errno);
+        if let Some(errno) = errno {
+            sys::set_errno(errno);
+        }
         preempt::leave_quietly();
     }
 
@@ -483,6 +496,54 @@ impl Scheduled {
         // SAFETY: only computes an address within the object.
         unsafe { &raw const (*this.as_ptr()).wait }
     }
+}
+
+/// Why it came back.
+#[inline(always)]
+fn reason(result: CoroutineResult<NonNull<Suspend>, ()>) -> NonNull<Suspend> {
+    match result {
+        CoroutineResult::Yield(reason) => reason,
+        CoroutineResult::Return(()) => unreachable!("it returns only when told to exit"),
+    }
+}
+
+/// Runs `first` until it suspends, then what `worker` says, and so on.
+///
+/// As in [`switch_isolated`], nothing here may touch thread-local storage. What the
+/// worker does stays out of line.
+///
+/// # Safety
+///
+/// The caller runs on the own stack and storage of the thread `carrier`, `thread` being
+/// the latter, and it runs `worker`. The worker has taken `first` out of a queue (invariant 1), and it has
+/// [arrived](Scheduled::arrive); it has a block, as all of its runtime.
+#[inline(never)]
+pub(super) unsafe fn resume_isolated(
+    (carrier, thread): (&Carrier, &ThreadTls),
+    worker: &Worker,
+    first: NonNull<Scheduled>,
+) -> Result<(), Lost> {
+    let mut next = Some(first);
+    while let Some(coroutine) = next {
+        // SAFETY: it is alive, and the worker's while it is suspended.
+        let (context, block) = unsafe {
+            let target = coroutine.as_ref();
+            (&mut *target.context.get(), &*target.block.get())
+        };
+        let (Some(context), Some(block)) = (context, block) else {
+            unreachable!("set by `new`");
+        };
+        // SAFETY: the caller's promise, and that of `came_back`.
+        let result = unsafe {
+            tls::enter(thread, block);
+            let result = context.resume(Command::Run);
+            tls::leave(thread, block);
+            result
+        };
+        // SAFETY: prepared by the caller, or by the call before this one.
+        next = unsafe { worker.came_back(carrier, coroutine, reason(result)) }?;
+    }
+    Ok(())
 }
 
 /// Switches storage and stack to a coroutine, and back when it suspends.

@@ -12,6 +12,7 @@ use crossbeam_deque::Stealer;
 
 use super::carrier::Carrier;
 use super::handled::Handled;
+use super::runnable::Runnable;
 use super::scheduled::Scheduled;
 use super::suspend::IoWait;
 use super::worker::Queue;
@@ -19,17 +20,6 @@ use crate::driver::{self, FdWaiters, Request};
 use crate::task::Run;
 use crate::timer::Timers;
 use crate::util::lock::Lock;
-
-/// Something that a worker can run.
-pub(crate) enum Runnable {
-    /// A task that has no coroutine yet.
-    Task(Arc<dyn Run>),
-    /// A coroutine that was suspended, and is in no other queue.
-    Coroutine(NonNull<Scheduled>),
-}
-
-// SAFETY: a coroutine in a queue belongs to whoever takes it out.
-unsafe impl Send for Runnable {}
 
 /// What is sent to one certain worker.
 pub(super) enum Message {
@@ -45,7 +35,7 @@ pub(super) enum Message {
     Cancel(Arc<dyn Run>),
 }
 
-// SAFETY: as for `Runnable`.
+// SAFETY: a coroutine belongs to whom it was sent to.
 unsafe impl Send for Message {}
 
 /// What happens at a deadline.

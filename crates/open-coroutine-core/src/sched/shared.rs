@@ -19,8 +19,9 @@ use super::limit::Limit;
 use super::monitor::Monitor;
 use super::ordered::Ordered;
 use super::process_signals::ProcessSignals;
+use super::runnable::Runnable;
 use super::scheduled::Scheduled;
-use super::seat::{Message, Runnable, Seat};
+use super::seat::{Message, Seat};
 use super::sleep::Sleepers;
 use super::wait::Turn;
 use super::worker::{Queue, Worker};
@@ -153,7 +154,7 @@ impl Shared {
             return false;
         }
         let priority = task.meta().priority;
-        self.enqueue(Runnable::Task(task), priority);
+        self.enqueue(Runnable::task(task), priority);
         true
     }
 
@@ -223,7 +224,7 @@ impl Shared {
                 Some(worker) if is_isolated && priority == 0 => match turn {
                     Turn::Next => worker.push_next(coroutine),
                     Turn::Last => {
-                        worker.push(Runnable::Coroutine(coroutine));
+                        worker.push(Runnable::coroutine(coroutine));
                         worker.share();
                     }
                 },
@@ -246,7 +247,7 @@ impl Shared {
         let target = unsafe { coroutine.as_ref() };
         let shared = target.shared().clone();
         if target.is_isolated() {
-            shared.enqueue(Runnable::Coroutine(coroutine), target.priority());
+            shared.enqueue(Runnable::coroutine(coroutine), target.priority());
         } else {
             shared.send(target.home(), Message::Ready(coroutine));
         }

@@ -218,6 +218,7 @@ impl Scheduled {
 }
 
 /// Lets others run. False if the caller is no coroutine.
+#[inline]
 pub fn try_yield() -> bool {
     let Some(coroutine) = current() else {
         return false;

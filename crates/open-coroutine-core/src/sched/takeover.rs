@@ -35,8 +35,9 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use super::carrier::Carrier;
+use super::runnable::Runnable;
 use super::scheduled::{Scheduled, Suspend, destroy};
-use super::seat::{Message, Runnable, TimerEvent};
+use super::seat::{Message, TimerEvent};
 use super::shared::Shared;
 use super::worker::{Worker, serve};
 use super::{preempt, stuck};
@@ -227,7 +228,7 @@ pub(super) fn settle(
     let priority = || unsafe { coroutine.as_ref() }.priority();
     match reason {
         Suspend::Yield | Suspend::Preempted => {
-            shared.enqueue(Runnable::Coroutine(coroutine), priority());
+            shared.enqueue(Runnable::coroutine(coroutine), priority());
         }
         Suspend::Park { deadline } => park(shared, index, coroutine, deadline),
         Suspend::Io(wait) => shared.send(index, Message::Submit(wait)),
@@ -239,7 +240,7 @@ pub(super) fn settle(
             // SAFETY: on the thread's own storage, after a task.
             drop(unsafe { destroy(coroutine, carrier.tls()) });
             let start = |task| shared.assign(task, None);
-            let queue = |next| shared.enqueue(Runnable::Coroutine(next), 0);
+            let queue = |next| shared.enqueue(Runnable::coroutine(next), 0);
             shared.end(task, start, queue);
         }
     }
@@ -259,7 +260,7 @@ fn park(
     target.set_timer(timer.map(|key| (index, key)));
     // SAFETY: as above; once this succeeds it is not touched any more.
     if !unsafe { &*Scheduled::wait_state(coroutine) }.commit() {
-        shared.enqueue(Runnable::Coroutine(coroutine), priority);
+        shared.enqueue(Runnable::coroutine(coroutine), priority);
     } else if timer.is_some() {
         // It may sleep for longer than that.
         shared.wake(index);

@@ -27,6 +27,9 @@ impl Worker {
     /// After something was queued: if there is more than this worker can do
     /// next, another one may take it.
     pub(super) fn share(&self) {
+        if !self.has_others() {
+            return;
+        }
         let stealable = self.queue.len() + self.shared().ordered.len();
         let has_next = || !self.seat().run_next.load(Relaxed).is_null();
         if stealable > 1 || (stealable == 1 && has_next()) {

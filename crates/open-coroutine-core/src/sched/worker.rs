@@ -1,5 +1,4 @@
-//! A worker takes what is runnable, resumes it, and acts on the reason for which
-//! it suspended.
+//! A worker: its queues, its driver, its coroutines.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
@@ -16,8 +15,9 @@ use crossbeam_deque as deque;
 use super::cache::Cache;
 use super::carrier::{Carrier, Lost};
 use super::local;
-use super::scheduled::{Scheduled, Suspend, destroy};
-use super::seat::{Outside, Runnable, Seat, TimerEvent};
+use super::runnable::Runnable;
+use super::scheduled::{Scheduled, destroy};
+use super::seat::{Outside, Seat, TimerEvent};
 use super::shared::Shared;
 use super::suspend::IoWait;
 use super::takeover;
@@ -26,8 +26,6 @@ use crate::stack::Stack;
 use crate::task::Run;
 use crate::tls::ThreadTls;
 
-/// Coroutines run between two looks at timers, inbox and driver.
-const TURN: u32 = 61;
 /// Every how many picks the global queues come first, so that nothing starves.
 const FAIRNESS: u32 = 61;
 /// How often in a row the run-next slot may come before the queue.
@@ -60,6 +58,8 @@ pub(crate) struct Worker {
     computed: Cell<Instant>,
     picks: Cell<u32>,
     chain: Cell<u32>,
+    /// How many coroutines may still run in this turn.
+    pub(super) left_of_turn: Cell<u32>,
     /// Whether it counts as searching in the sleep protocol.
     pub(super) searching: Cell<bool>,
     pub(super) random: Cell<u32>,
@@ -120,6 +120,7 @@ pub(crate) fn start(
         computed: Cell::new(Instant::now()),
         picks: Cell::new(0),
         chain: Cell::new(0),
+        left_of_turn: Cell::new(0),
         searching: Cell::new(false),
         random: Cell::new(0x9E37_79B9 ^ index as u32),
     });
@@ -148,6 +149,12 @@ impl Worker {
         &self.shared
     }
 
+    /// Whether there are workers besides this one.
+    #[inline]
+    pub(super) fn has_others(&self) -> bool {
+        self.shared.seats().len() > 1
+    }
+
     pub(super) fn driver(&self) -> RefMut<'_, Driver> {
         RefMut::map(self.driver.borrow_mut(), |driver| {
             driver.as_mut().expect("there until the worker stops")
@@ -155,7 +162,7 @@ impl Worker {
     }
 
     /// The thread that runs it.
-    fn carrier(&self) -> &Carrier {
+    pub(super) fn carrier(&self) -> &Carrier {
         // SAFETY: called by the thread that holds the worker, whose carrier was
         // noted by `run_on` and lives as long as that.
         unsafe { &*self.carrier.get() }
@@ -190,8 +197,10 @@ impl Worker {
         // AcqRel: a thief reads what the slot's owner wrote, and the reverse.
         let displaced = self.seat().run_next.swap(coroutine.as_ptr(), AcqRel);
         if let Some(displaced) = NonNull::new(displaced) {
-            self.queue.push(Runnable::Coroutine(displaced));
-            self.shared.wake_one();
+            self.queue.push(Runnable::coroutine(displaced));
+            if self.has_others() {
+                self.shared.wake_one();
+            }
         }
     }
 
@@ -205,25 +214,6 @@ impl Worker {
             }
             Err(Lost) => takeover::end(&self.shared, self.index, carrier),
         }
-    }
-
-    fn run(&self) -> Result<(), Lost> {
-        while !self.shared.is_stopping() {
-            let mut ran = 0;
-            while ran < TURN
-                && let Some(runnable) = self.pick()
-            {
-                self.found_work();
-                self.execute(runnable)?;
-                ran += 1;
-            }
-            if self.has_local_work() {
-                self.drive();
-            } else {
-                self.idle()?;
-            }
-        }
-        Ok(())
     }
 
     fn stop(&self) {
@@ -244,7 +234,7 @@ impl Worker {
     }
 
     /// The next thing to run, from the own queues and the global ones.
-    fn pick(&self) -> Option<Runnable> {
+    pub(super) fn pick(&self) -> Option<Runnable> {
         let picks = self.picks.get().wrapping_add(1);
         self.picks.set(picks);
         let ordered = &self.shared.ordered;
@@ -293,18 +283,18 @@ impl Worker {
         }
         self.chain.set(self.chain.get() + 1);
         // AcqRel: pairs with `push_next` and with the monitor's swap.
-        NonNull::new(slot.swap(ptr::null_mut(), AcqRel)).map(Runnable::Coroutine)
+        NonNull::new(slot.swap(ptr::null_mut(), AcqRel)).map(Runnable::coroutine)
     }
 
     fn take_local(&self) -> Option<Runnable> {
         let pinned = || self.take_pinned();
         // In turn: neither those that yield all the time nor new tasks starve.
         if self.picks.get().is_multiple_of(2) {
-            let first = pinned().map(Runnable::Coroutine);
+            let first = pinned().map(Runnable::coroutine);
             first.or_else(|| self.queue.pop())
         } else {
             let first = self.queue.pop();
-            first.or_else(|| pinned().map(Runnable::Coroutine))
+            first.or_else(|| pinned().map(Runnable::coroutine))
         }
     }
 
@@ -320,81 +310,17 @@ impl Worker {
         Some(first)
     }
 
-    pub(super) fn execute(&self, runnable: Runnable) -> Result<(), Lost> {
-        match runnable {
-            Runnable::Coroutine(coroutine) => self.resume(coroutine),
-            Runnable::Task(task) if task.is_claimed() => Ok(()),
-            Runnable::Task(task) if self.shared.is_cancelling() => {
-                self.shared.refuse(&*task);
-                Ok(())
-            }
-            Runnable::Task(task) => match self.shared.limit.admit(task) {
-                Some(task) => self.begin(task),
-                None => Ok(()),
-            },
-        }
-    }
-
-    /// Gives `task` a coroutine and runs it.
-    fn begin(&self, task: Arc<dyn Run>) -> Result<(), Lost> {
-        match self.assign(task) {
-            Ok(coroutine) => self.resume(coroutine),
-            Err(failed) => {
-                self.end(failed);
-                Ok(())
-            }
-        }
-    }
-
     /// Gives `task` a coroutine. If there is none for it, it fails, and is returned
     /// if nobody else tells of its end.
-    fn assign(&self, task: Arc<dyn Run>) -> Result<NonNull<Scheduled>, Option<Arc<dyn Run>>> {
+    pub(super) fn assign(
+        &self,
+        task: Arc<dyn Run>,
+    ) -> Result<NonNull<Scheduled>, Option<Arc<dyn Run>>> {
         let size = self.shared.stack_size(&*task);
         let cached = (size == self.shared.settings().stack_size)
             .then(|| self.cache.borrow_mut().pop())
             .flatten();
         self.shared.assign(task, cached)
-    }
-
-    /// Runs `coroutine` and acts on the reason for which it comes back.
-    fn resume(&self, coroutine: NonNull<Scheduled>) -> Result<(), Lost> {
-        let resumes = &self.seat().resumes;
-        // Only this thread writes it.
-        resumes.store(resumes.load(Relaxed).wrapping_add(1), Relaxed);
-        // SAFETY: taken out of a queue just now, or new (invariant 1); alive
-        // until it is queued again or done.
-        let target = unsafe { coroutine.as_ref() };
-        self.seat().computes.store(target.computes().get(), Relaxed);
-        let carrier = self.carrier();
-        carrier.release();
-        // SAFETY: on the own stack and storage of `carrier`'s thread.
-        let reason = unsafe { target.resume(self, carrier) };
-        // SAFETY: it is not resumed or freed before it is queued below.
-        let reason = unsafe { reason.as_ref() };
-        if let Err(Lost) = carrier.hold() {
-            takeover::settle(&self.shared, self.index, carrier, (coroutine, *reason));
-            return Err(Lost);
-        }
-        let is_preempted = matches!(*reason, Suspend::Preempted);
-        target.computes().set(is_preempted);
-        match *reason {
-            Suspend::Yield => {
-                self.requeue(coroutine);
-                self.share();
-            }
-            Suspend::Preempted => {
-                self.shared.preemptions.fetch_add(1, Relaxed);
-                // First of all, so that those who are due come before it.
-                self.drive();
-                self.requeue_computation(coroutine);
-                self.share();
-            }
-            Suspend::Park { deadline } => self.park(coroutine, deadline),
-            Suspend::Sleep(deadline) => self.sleep_until(coroutine, deadline),
-            Suspend::Io(wait) => self.submit(wait),
-            Suspend::Done { ran } => self.recycle(coroutine, ran),
-        }
-        Ok(())
     }
 
     /// Queues a coroutine of this worker behind the others.
@@ -407,24 +333,24 @@ impl Worker {
         } else if !target.is_isolated() {
             self.pin(coroutine);
         } else if priority == 0 {
-            self.queue.push(Runnable::Coroutine(coroutine));
+            self.queue.push(Runnable::coroutine(coroutine));
         } else {
             self.shared
                 .ordered
-                .push(priority, Runnable::Coroutine(coroutine));
+                .push(priority, Runnable::coroutine(coroutine));
         }
     }
 
     /// Queues a coroutine that was preempted behind all that are queued or will be: who
     /// computes runs while nobody else does, and once per time slice.
-    fn requeue_computation(&self, coroutine: NonNull<Scheduled>) {
+    pub(super) fn requeue_computation(&self, coroutine: NonNull<Scheduled>) {
         // SAFETY: alive, since it is in no queue yet.
         let target = unsafe { coroutine.as_ref() };
         if target.priority() != 0 || !target.is_isolated() || self.shared.settings().migrates {
             return self.requeue(coroutine);
         }
         self.computed.set(Instant::now());
-        self.shared.ordered.push(0, Runnable::Coroutine(coroutine));
+        self.shared.ordered.push(0, Runnable::coroutine(coroutine));
     }
 
     pub(super) fn park(&self, coroutine: NonNull<Scheduled>, deadline: Option<Instant>) {
@@ -494,7 +420,7 @@ impl Worker {
 
     /// After a task: keeps or frees the coroutine. Tells of the task's end if it
     /// `ran`, and was not claimed by somebody else.
-    fn recycle(&self, coroutine: NonNull<Scheduled>, ran: bool) {
+    pub(super) fn recycle(&self, coroutine: NonNull<Scheduled>, ran: bool) {
         // SAFETY: it has ended its task and is in no queue.
         let target = unsafe { coroutine.as_ref() };
         let task = target.take_task().expect("set until the task has ended");
@@ -508,7 +434,7 @@ impl Worker {
     }
 
     /// Tells whoever joins `task` that it has ended, and passes its place on.
-    fn end(&self, task: Option<Arc<dyn Run>>) {
+    pub(super) fn end(&self, task: Option<Arc<dyn Run>>) {
         let queue = |next| {
             self.requeue(next);
             self.share();
