@@ -33,9 +33,6 @@ pub struct Request {
     pub op: Op,
     /// Whoever waits for it.
     pub owner: *const (),
-    /// A hint for receives and sends under io_uring: the socket is expected
-    /// not to be ready, so that the first try can be left out.
-    pub poll_first: bool,
     pub(super) state: Cell<State>,
     /// Error number to report if the kernel cancels the operation; 0 if
     /// nobody has asked for that.
@@ -56,7 +53,6 @@ impl Request {
         Self {
             op,
             owner,
-            poll_first: false,
             state: Cell::new(State::Idle),
             cancel: Cell::new(0),
             result: Cell::new(0),

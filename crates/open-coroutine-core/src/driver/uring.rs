@@ -131,8 +131,7 @@ impl Uring {
     fn arm(&mut self, request: NonNull<Request>) -> bool {
         // SAFETY: the request is in the table, so it is valid (invariant 1).
         let shared = unsafe { request.as_ref() };
-        let poll_first = shared.poll_first && self.ring.knows_poll_first();
-        let entry = entry::entry(&shared.op, poll_first).filter(|entry| self.ring.knows(entry));
+        let entry = entry::entry(&shared.op).filter(|entry| self.ring.knows(entry));
         let Some(entry) = entry else {
             self.finish(request, -libc::EOPNOTSUPP);
             return true;
@@ -183,8 +182,7 @@ impl Uring {
         let mut entry = opcode::AsyncCancel::new(user_data)
             .build()
             .user_data(CANCELLATION);
-        if self.ring.knows_poll_first() {
-            // Every kernel with that flag can also leave out completions.
+        if self.ring.can_leave_out_completions() {
             entry = entry.flags(Flags::SKIP_SUCCESS);
         }
         // SAFETY: the entry names the request by value and points to nothing.
@@ -400,7 +398,7 @@ impl Uring {
 
 /// Whether a ring of a kernel with `opcodes` performs `op`.
 pub(super) fn supports(opcodes: Opcodes, op: &Op) -> bool {
-    entry::entry(op, false).is_some_and(|entry| opcodes.contain(&entry))
+    entry::entry(op).is_some_and(|entry| opcodes.contain(&entry))
 }
 
 impl Drop for Uring {

@@ -8,8 +8,6 @@ use io_uring::types::{Fd, FsyncFlags};
 
 use crate::driver::op::{CURRENT_POSITION, INTERESTS, MAX_TRANSFER, Op};
 
-/// `IORING_RECVSEND_POLL_FIRST`: wait for readiness before the first try.
-const POLL_FIRST: u16 = 1;
 /// `FUTEX2_SIZE_U32`.
 const FUTEX_U32: u32 = 2;
 /// `FUTEX2_PRIVATE`.
@@ -17,17 +15,16 @@ const FUTEX_PRIVATE: u32 = 128;
 
 /// The entry that makes the kernel perform `op`; `None` if it knows none.
 #[rustfmt::skip]
-pub(super) fn entry(op: &Op, poll_first: bool) -> Option<Entry> {
-    let ioprio = if poll_first { POLL_FIRST } else { 0 };
+pub(super) fn entry(op: &Op) -> Option<Entry> {
     Some(match *op {
         Op::Recv { fd, buf, len, flags } =>
-            opcode::Recv::new(Fd(fd), buf, cap(len)).flags(flags).ioprio(ioprio).build(),
+            opcode::Recv::new(Fd(fd), buf, cap(len)).flags(flags).build(),
         Op::Send { fd, buf, len, flags } =>
-            opcode::Send::new(Fd(fd), buf, cap(len)).flags(flags).ioprio(ioprio).build(),
+            opcode::Send::new(Fd(fd), buf, cap(len)).flags(flags).build(),
         Op::RecvMsg { fd, msg, flags } =>
-            opcode::RecvMsg::new(Fd(fd), msg).flags(flags as u32).ioprio(ioprio).build(),
+            opcode::RecvMsg::new(Fd(fd), msg).flags(flags as u32).build(),
         Op::SendMsg { fd, msg, flags } =>
-            opcode::SendMsg::new(Fd(fd), msg).flags(flags as u32).ioprio(ioprio).build(),
+            opcode::SendMsg::new(Fd(fd), msg).flags(flags as u32).build(),
         Op::Read { fd, buf, len, offset } =>
             opcode::Read::new(Fd(fd), buf, cap(len)).offset(position(offset)).build(),
         Op::Write { fd, buf, len, offset } =>

@@ -141,8 +141,8 @@ impl Ring {
         self.ring.as_raw_fd()
     }
 
-    /// Whether receives and sends may carry the `POLL_FIRST` flag (5.19).
-    pub(super) fn knows_poll_first(&self) -> bool {
+    /// Whether entries may carry the flag `CQE_SKIP_SUCCESS` (5.17).
+    pub(super) fn can_leave_out_completions(&self) -> bool {
         self.setup >= Setup::Cooperative
     }
 

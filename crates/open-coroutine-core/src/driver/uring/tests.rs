@@ -146,20 +146,6 @@ fn dropped_drivers_give_their_registration_back() {
 }
 
 #[test]
-fn poll_first_and_plain_receives_give_the_same() {
-    let Some(mut driver) = driver() else { return };
-    let (left, mut right) = UnixStream::pair().unwrap();
-    for poll_first in [false, true] {
-        right.write_all(b"abc").unwrap();
-        let mut buf = [0; 4];
-        let mut request = request(recv(&left, &mut buf));
-        request.poll_first = poll_first;
-        submit(&mut driver, &request);
-        assert_eq!(3, result(&mut driver, &request));
-    }
-}
-
-#[test]
 fn regular_files_are_opened_written_synced_read_and_removed() {
     let Some(mut driver) = driver() else { return };
     let driver = &mut driver;
