@@ -1,5 +1,4 @@
-//! The queue of everything that has a priority other than 0, and, with priority 0, of
-//! coroutines that were preempted.
+//! The queue of everything that has a priority other than 0.
 //!
 //! A lock-free ordered map keyed by priority and arrival. Most programs never
 //! use it, and then it costs one load per pick.

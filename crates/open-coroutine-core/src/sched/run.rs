@@ -129,12 +129,12 @@ impl Worker {
         // below.
         let (target, reason) = unsafe { (coroutine.as_ref(), reason.as_ref()) };
         target.depart(self);
+        let is_preempted = matches!(*reason, Suspend::Preempted);
+        target.computes().set(is_preempted);
         if let Err(Lost) = carrier.hold() {
             takeover::settle(self.shared(), self.index(), carrier, (coroutine, *reason));
             return Err(Lost);
         }
-        let is_preempted = matches!(*reason, Suspend::Preempted);
-        target.computes().set(is_preempted);
         match *reason {
             Suspend::Yield => {
                 self.requeue(coroutine);
@@ -144,7 +144,8 @@ impl Worker {
                 self.shared().preemptions.fetch_add(1, Relaxed);
                 // First of all, so that those who are due come before it.
                 self.drive();
-                self.requeue_computation(coroutine);
+                self.note_computation();
+                self.requeue(coroutine);
                 self.share();
             }
             Suspend::Park { deadline } => self.park(coroutine, deadline),

@@ -73,6 +73,8 @@ pub struct Shared {
     seats: Box<[CachePadded<Seat>]>,
     injector: Injector<Runnable>,
     pub(super) ordered: Ordered,
+    /// Coroutines without a priority that were preempted.
+    pub(super) computing: Injector<Runnable>,
     pub(super) sleepers: Sleepers,
     pub(super) monitor: Monitor,
     pub(super) process_signals: ProcessSignals,
@@ -104,6 +106,7 @@ impl Shared {
             seats: seats.collect(),
             injector: Injector::new(),
             ordered: Ordered::new(),
+            computing: Injector::new(),
             sleepers: Sleepers::new(settings.workers),
             monitor: Monitor::new(),
             process_signals: ProcessSignals::new(settings.workers),
@@ -274,7 +277,7 @@ impl Shared {
 
     /// Whether any worker may take something that has no worker.
     pub(super) fn has_global_work(&self) -> bool {
-        !self.injector.is_empty() || !self.ordered.is_empty()
+        !self.injector.is_empty() || !self.ordered.is_empty() || !self.computing.is_empty()
     }
 
     /// Step S2 of the sleep protocol: whether any queue has work for `index`.

@@ -227,6 +227,10 @@ pub(super) fn settle(
     // SAFETY: it is in no queue, and does not end before it is.
     let priority = || unsafe { coroutine.as_ref() }.priority();
     match reason {
+        Suspend::Preempted if priority() == 0 => {
+            shared.computing.push(Runnable::coroutine(coroutine));
+            shared.wake_one();
+        }
         Suspend::Yield | Suspend::Preempted => {
             shared.enqueue(Runnable::coroutine(coroutine), priority());
         }

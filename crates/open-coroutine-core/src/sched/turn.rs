@@ -30,10 +30,11 @@ impl Worker {
         if !self.has_others() {
             return;
         }
-        let stealable = self.queue.len() + self.shared().ordered.len();
+        let shared = self.shared();
+        let stealable = self.queue.len() + shared.ordered.len() + shared.computing.len();
         let has_next = || !self.seat().run_next.load(Relaxed).is_null();
         if stealable > 1 || (stealable == 1 && has_next()) {
-            self.shared().wake_one();
+            shared.wake_one();
         }
     }
 

@@ -18,7 +18,7 @@ use super::local;
 use super::runnable::Runnable;
 use super::scheduled::{Scheduled, destroy};
 use super::seat::{Outside, Seat, TimerEvent};
-use super::shared::Shared;
+use super::shared::{Shared, retry};
 use super::suspend::IoWait;
 use super::takeover;
 use crate::driver::{Driver, MOVED, Request};
@@ -248,19 +248,17 @@ impl Worker {
                 return fair;
             }
         }
-        if !ordered.is_empty() {
-            if let Some(urgent) = ordered.pop_below(0) {
-                return Some(urgent);
-            }
-            if self.computed.get().elapsed() >= self.shared.settings().time_slice
-                && let Some(patient) = ordered.pop_fair()
-            {
-                self.computed.set(Instant::now());
-                return Some(patient);
-            }
+        if let Some(patient) = self.take_patient() {
+            return Some(patient);
+        }
+        if !ordered.is_empty()
+            && let Some(urgent) = ordered.pop_below(0)
+        {
+            return Some(urgent);
         }
         self.take_next()
             .or_else(|| self.take_local())
+            .or_else(|| self.shared.take_injected(&self.queue))
             .or_else(|| {
                 if ordered.is_empty() {
                     None
@@ -268,7 +266,29 @@ impl Worker {
                     ordered.pop()
                 }
             })
-            .or_else(|| self.shared.take_injected(&self.queue))
+            .or_else(|| self.take_computing())
+    }
+
+    /// Somebody who computes, once per time slice.
+    fn take_patient(&self) -> Option<Runnable> {
+        let is_time = || self.computed.get().elapsed() >= self.shared.settings().time_slice;
+        if self.shared.computing.is_empty() || !is_time() {
+            return None;
+        }
+        self.take_computing()
+    }
+
+    fn take_computing(&self) -> Option<Runnable> {
+        let taken = retry(|| self.shared.computing.steal());
+        if taken.is_some() {
+            self.note_computation();
+        }
+        taken
+    }
+
+    /// Something that computes runs, or has run.
+    pub(super) fn note_computation(&self) {
+        self.computed.set(Instant::now());
     }
 
     fn take_next(&self) -> Option<Runnable> {
@@ -323,7 +343,9 @@ impl Worker {
         self.shared.assign(task, cached)
     }
 
-    /// Queues a coroutine of this worker behind the others.
+    /// Queues a coroutine of this worker behind the others; one that was preempted also
+    /// behind all that will be queued: who computes runs while nobody else does, and once
+    /// per time slice.
     pub(super) fn requeue(&self, coroutine: NonNull<Scheduled>) {
         // SAFETY: alive, since it is in no queue yet.
         let target = unsafe { coroutine.as_ref() };
@@ -332,6 +354,8 @@ impl Worker {
             self.shared.migrate(coroutine);
         } else if !target.is_isolated() {
             self.pin(coroutine);
+        } else if priority == 0 && target.computes().get() {
+            self.shared.computing.push(Runnable::coroutine(coroutine));
         } else if priority == 0 {
             self.queue.push(Runnable::coroutine(coroutine));
         } else {
@@ -339,18 +363,6 @@ impl Worker {
                 .ordered
                 .push(priority, Runnable::coroutine(coroutine));
         }
-    }
-
-    /// Queues a coroutine that was preempted behind all that are queued or will be: who
-    /// computes runs while nobody else does, and once per time slice.
-    pub(super) fn requeue_computation(&self, coroutine: NonNull<Scheduled>) {
-        // SAFETY: alive, since it is in no queue yet.
-        let target = unsafe { coroutine.as_ref() };
-        if target.priority() != 0 || !target.is_isolated() || self.shared.settings().migrates {
-            return self.requeue(coroutine);
-        }
-        self.computed.set(Instant::now());
-        self.shared.ordered.push(0, Runnable::coroutine(coroutine));
     }
 
     pub(super) fn park(&self, coroutine: NonNull<Scheduled>, deadline: Option<Instant>) {
