@@ -23,6 +23,7 @@ mod switch;
 use open_coroutine::Config;
 use options::Options;
 use report::Report;
+use server::Unhooked;
 
 fn main() {
     let options = Options::from_command_line();
@@ -42,8 +43,14 @@ fn main() {
         "diskread" => diskread::uncached_blocks(&options, &report),
         "preempt" => preempt::late_wakeups(&options, &report),
         "preempt-yield" => preempt::yields(&options, &report),
-        "echo-server" => server::serve(&options, &report, server::echo),
-        "http" => server::serve(&options, &report, server::http),
+        "echo-server" => match options.is_set("hooked", true) {
+            true => server::serve(&options, &report, server::echo),
+            false => server::serve(&options, &report, |s| server::echo(Unhooked(s))),
+        },
+        "http" => match options.is_set("hooked", true) {
+            true => server::serve(&options, &report, server::http),
+            false => server::serve(&options, &report, |s| server::http(Unhooked(s))),
+        },
         unknown => report.skip(&format!("unknown workload {unknown}")),
     }
     if let Err(error) = open_coroutine::shutdown() {
@@ -51,9 +58,11 @@ fn main() {
     }
 }
 
-/// Starts the runtime with as many workers as the command line says.
+/// Starts the runtime as the command line says.
 fn start(options: &Options) {
-    let mut config = Config::default().event_loop_size(options.workers());
+    let mut config = Config::default()
+        .event_loop_size(options.workers())
+        .preemptive(options.is_set("preemptive", true));
     if let Some(bytes) = options.stack_size() {
         config = config.stack_size(bytes);
     }
