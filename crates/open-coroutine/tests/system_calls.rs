@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::env;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::{self, Command, Stdio};
 use std::sync::Mutex;
 
@@ -23,9 +24,12 @@ fn tcp_pair() -> (TcpStream, TcpStream) {
 
 /// Sends `rounds` messages there and back over each of many connections.
 fn echo<S: Read + Write + Send + 'static>(pair: fn() -> (S, S), rounds: usize) {
-    let tasks: Vec<_> = (0..CONNECTIONS)
-        .flat_map(|_| {
-            let (mut client, mut server) = pair();
+    // All of them before the first message: a change of any mode has what is known of
+    // descriptors asked anew.
+    let pairs: Vec<_> = (0..CONNECTIONS).map(|_| pair()).collect();
+    let tasks: Vec<_> = pairs
+        .into_iter()
+        .flat_map(|(mut client, mut server)| {
             let server = open_coroutine::spawn(move || {
                 let mut buffer = [0; 64];
                 for _ in 0..rounds {
@@ -44,6 +48,40 @@ fn echo<S: Read + Write + Send + 'static>(pair: fn() -> (S, S), rounds: usize) {
         .collect();
     for task in tasks {
         task.join().unwrap();
+    }
+}
+
+/// A socket as libpq and tokio use it: `O_NONBLOCK`, with a `poll` before each receive.
+struct Polled(TcpStream);
+
+fn polled_pair() -> (Polled, Polled) {
+    let (client, server) = tcp_pair();
+    client.set_nonblocking(true).unwrap();
+    server.set_nonblocking(true).unwrap();
+    (Polled(client), Polled(server))
+}
+
+impl Read for Polled {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut entry = libc::pollfd {
+            fd: self.0.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one entry is alive for the call.
+        assert_eq!(1, unsafe { libc::poll(&raw mut entry, 1, -1) });
+        assert_eq!(libc::POLLIN, entry.revents);
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Polled {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -73,6 +111,7 @@ fn traced() {
     let (kind, rounds) = (kind.to_owned(), rounds.parse().unwrap());
     let task = open_coroutine::spawn(move || match &*kind {
         "tcp" => echo(tcp_pair, rounds),
+        "polled" => echo(polled_pair, rounds),
         "unix" => echo(|| std::os::unix::net::UnixStream::pair().unwrap(), rounds),
         _ => receive_ready(rounds),
     });
@@ -206,6 +245,27 @@ fn a_message_costs_no_system_call_of_its_own_on_io_uring() {
     for kind in ["tcp", "unix"] {
         if let Some(cost) = cost("io_uring", kind, ECHO) {
             assert_within(&cost, &[("io_uring_enter", 0.1)]);
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(
+    feature = "sanitizer",
+    ignore = "AddressSanitizer makes system calls too"
+)]
+fn who_polls_looks_before_and_after_the_wait() {
+    let limits = [
+        ("ppoll", 2.05),
+        ("recvfrom", 1.05),
+        ("sendto", 1.05),
+        ("epoll_ctl", 1.1),
+        ("epoll_pwait2", 0.1),
+        ("io_uring_enter", 0.1),
+    ];
+    for driver in ["epoll", "io_uring"] {
+        if let Some(cost) = cost(driver, "polled", ECHO) {
+            assert_within(&cost, &limits);
         }
     }
 }

@@ -72,6 +72,13 @@ pub(super) fn is_nonblocking(fd: RawFd) -> bool {
     has(fd, BLOCKS, look_at_flags) == 0
 }
 
+/// Whether `fd` was one that a thread would not block on when it was looked at, and may
+/// be one still.
+#[inline]
+pub(super) fn was_nonblocking(fd: RawFd) -> bool {
+    has(fd, LOOKED_AT | BLOCKS, look_at_flags) == LOOKED_AT
+}
+
 /// Whether `fd` is a pipe or a socket, which have no position.
 #[inline]
 pub(super) fn is_stream(fd: RawFd) -> bool {

@@ -8,7 +8,7 @@ use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::descriptor::{is_file, is_nonblocking, waits_for_disk};
+use super::descriptor::{is_file, is_nonblocking, waits_for_disk, was_nonblocking};
 use crate::driver::Op;
 use crate::pool::Pool;
 use crate::sched::{self, Cancel, Carried, Source, Waiter};
@@ -34,7 +34,15 @@ pub unsafe fn perform(op: Op, deadline: Option<Instant>) -> isize {
         if !sched::driver_supports(&op) {
             return by_readiness(op, deadline);
         }
-        match op.fd().filter(|fd| waits(&op) && is_nonblocking(*fd)) {
+        let fd = op.fd().filter(|_| waits(&op));
+        if fd.is_some_and(|fd| is_message(&op) && was_nonblocking(fd))
+            && let Some(result) = op.attempt()
+            && (result != EAGAIN || fd.is_some_and(is_nonblocking))
+        {
+            sched::spend();
+            return result;
+        }
+        match fd.filter(|fd| is_nonblocking(*fd)) {
             Some(fd) => without_waiting(fd, op),
             None => by_driver(op, deadline, Cancel::Peers),
         }
@@ -44,6 +52,14 @@ pub unsafe fn perform(op: Op, deadline: Option<Instant>) -> isize {
 /// Whether `op` may wait for a peer, so that `O_NONBLOCK` matters.
 fn waits(op: &Op) -> bool {
     op.readiness().is_some() && !matches!(op, Op::Poll { .. })
+}
+
+/// Whether `op` can be tried on a socket, whose mode then matters only if it would wait.
+fn is_message(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Recv { .. } | Op::Send { .. } | Op::RecvMsg { .. } | Op::SendMsg { .. }
+    )
 }
 
 /// Performs `op` on `fd`, which is `O_NONBLOCK`. That means nothing to a file.

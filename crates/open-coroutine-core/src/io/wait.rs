@@ -4,6 +4,7 @@ use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
+use super::descriptor::is_stream;
 use super::perform::{Awaits, EXPIRED, by_driver, call, wait_ready};
 use crate::driver::Op;
 use crate::sched::{self, Cancel, Wake};
@@ -38,6 +39,7 @@ pub unsafe fn poll(
     }
     let answer = |waited: isize| match waited {
         EXPIRED => Some(now()),
+        // io_uring tells what woke it, not what is there.
         0.. => Some(now()).filter(|ready| *ready != 0),
         // The only one was closed, or is about to be.
         // SAFETY: as above.
@@ -291,7 +293,8 @@ fn wait_for(
     deadline: Option<Instant>,
     answer: impl Fn(isize) -> Option<isize>,
 ) -> isize {
-    let cancel = match fds.iter().any(|entry| sched::is_peer(entry.fd)) {
+    let is_peer = |entry: &libc::pollfd| sched::is_own(entry.fd) && is_stream(entry.fd);
+    let cancel = match fds.iter().any(is_peer) {
         true => Cancel::Always,
         false => Cancel::Never,
     };

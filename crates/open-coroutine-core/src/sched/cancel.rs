@@ -227,13 +227,13 @@ fn waits_for_peer(op: &Op) -> bool {
 }
 
 /// Whether `fd` is none that the process began with.
-fn is_own(fd: RawFd) -> bool {
+pub fn is_own(fd: RawFd) -> bool {
     fd > libc::STDERR_FILENO
 }
 
 /// Whether waits on `fd` end when their task is asked to: whether it is a socket or
 /// a pipe, and none that the process began with.
-pub fn is_peer(fd: RawFd) -> bool {
+fn is_peer(fd: RawFd) -> bool {
     is_own(fd) && matches!(sys::file_kind(fd), libc::S_IFSOCK | libc::S_IFIFO)
 }
 

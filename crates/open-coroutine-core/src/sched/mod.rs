@@ -70,7 +70,7 @@ mod wait;
 mod worker;
 
 pub use cancel::{
-    Cancel, PointWait, cancellation_point, is_cancelled, is_peer, must_unwind, without_cancellation,
+    Cancel, PointWait, cancellation_point, is_cancelled, is_own, must_unwind, without_cancellation,
 };
 pub use census::Census;
 pub use forecast::{Source, is_worth_trying, learn};
