@@ -22,6 +22,7 @@ pub fn sleep(duration: Duration) {
 /// Lets other coroutines run; on a plain thread it is `std::thread::yield_now`.
 ///
 /// A point of cancellation: it unwinds if the calling task was asked to end.
+// See `Scheduled::suspend`: no return is predicted after a switch of stacks.
 #[inline(always)]
 pub fn yield_now() {
     if !sched::try_yield() {

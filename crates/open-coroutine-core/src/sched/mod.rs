@@ -3,8 +3,8 @@
 //! * `shared`: what all workers see of each other; `seat`: what they see of one.
 //! * `worker`: its queues and its driver; `run`: the loop that runs coroutines;
 //!   `turn`: what it looks at in between; `idle`: what it does without work;
-//!   `runnable`: what is in the queues; `cache`: the coroutines that it keeps for the next tasks; `carrier`: the
-//!   thread that runs it; `holding`: whether that one uses it.
+//!   `runnable`: what is in the queues; `cache`: the coroutines that it keeps for the
+//!   next tasks; `carrier`: the thread that runs it; `holding`: whether that one uses it.
 //! * `monitor`: who looks after workers that run one coroutine for long;
 //!   `preempt`: how such a coroutine is suspended; `takeover`: how another thread
 //!   takes over from one that is stuck; `stuck`: where that was.

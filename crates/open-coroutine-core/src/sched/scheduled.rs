@@ -514,9 +514,10 @@ fn reason(result: CoroutineResult<NonNull<Suspend>, ()>) -> NonNull<Suspend> {
 ///
 /// # Safety
 ///
-/// The caller runs on the own stack and storage of the thread `carrier`, `thread` being
-/// the latter, and it runs `worker`. The worker has taken `first` out of a queue (invariant 1), and it has
-/// [arrived](Scheduled::arrive); it has a block, as all of its runtime.
+/// The caller runs on the own stack and storage of the thread `carrier`, which runs
+/// `worker`; `thread` is that storage. The worker has taken `first` out of a queue
+/// (invariant 1), and it has [arrived](Scheduled::arrive). It has a block, as all
+/// coroutines of its runtime.
 #[inline(never)]
 pub(super) unsafe fn resume_isolated(
     (carrier, thread): (&Carrier, &ThreadTls),
