@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use open_coroutine::{Config, Driver, init};
 
 const CONNECTIONS: usize = 64;
-/// Messages per round that are there before they are received: as many that what
+/// Messages per round that are there before they are received: so many that what
 /// comes once or twice does not matter.
 const READY: usize = 50;
 /// Says what the process that is traced is to do.
@@ -43,7 +43,8 @@ fn echo<S: Read + Write + Send + 'static>(pair: fn() -> (S, S), rounds: usize) {
             let client = open_coroutine::spawn(move || {
                 for _ in 0..rounds {
                     client.write_all(b"message").unwrap();
-                    client.read_exact(&mut [0; 7]).unwrap();
+                    // With room for more, as buffered readers have.
+                    assert_eq!(7, client.read(&mut [0; 64]).unwrap());
                 }
             });
             [server, client]
@@ -221,12 +222,13 @@ fn a_ready_receive_costs_one_system_call_on_epoll() {
     feature = "sanitizer",
     ignore = "AddressSanitizer makes system calls too"
 )]
-fn a_message_costs_a_wait_and_a_transfer_on_epoll() {
+fn a_message_costs_a_transfer_on_epoll() {
     let limits = [
         // Once in a while it is tried before the wait.
         ("recvfrom", 1.15),
         ("sendto", 1.05),
-        ("epoll_ctl", 1.1),
+        // It is armed for good after the first ones.
+        ("epoll_ctl", 0.1),
         ("epoll_pwait2", 0.1),
     ];
     if let Some(cost) = cost("epoll", "tcp", ECHO) {

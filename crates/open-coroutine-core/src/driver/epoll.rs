@@ -5,7 +5,8 @@
 //! one event (`EPOLLONESHOT`) and armed again for every wait. So nothing is
 //! believed about a descriptor that may have been closed and reused since:
 //! `EPOLL_CTL_MOD` fails for a file that is not registered, and then it is
-//! added.
+//! added. Only whoever reads from the same descriptor again and again has one that
+//! stays armed: see `lasting`.
 //!
 //! An event carries the generation of the [`Watch`] it was armed for. Events of
 //! watches that are gone are dropped: those of cancelled waits, and those of a
@@ -25,27 +26,41 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::op::{INTERESTS, Op};
+use self::lasting::{Lasting, Outcome, Reliant, Wait};
+use super::op::{INTERESTS, Op, Reader};
 use super::refusals::Refusals;
 use super::request::{Request, State};
 use super::waiters::{self, FdWaiters};
 use super::waker::Waker;
 use crate::sys;
 
-/// Events taken from the kernel at once.
+mod lasting;
+
+/// Events taken from the kernel at once. If there are more, those who wait for the
+/// first ones run before the others are taken.
 const EVENTS: usize = 256;
 /// What ends every wait, asked for or not.
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 /// The token of the waker's eventfd. Tokens of watches hold a descriptor,
 /// which is not negative, in their lower half.
 const WAKE_UP: u64 = u64::MAX;
+/// The token of a registration that lasts has this besides a descriptor in its lower
+/// half.
+const LASTS: u32 = 1 << 31;
+/// So many descriptors are remembered at least.
+const FEW_WATCHES: usize = 64;
 
 /// See the [module](self).
 pub struct Epoll {
     fd: RawFd,
     watches: HashMap<RawFd, Watch, BuildHasherDefault<FdHasher>>,
+    /// When there are so many, those that nobody waits for are forgotten.
+    too_many_watches: usize,
     /// Generation of the newest watch.
     generation: u32,
+    reliant: Reliant,
+    /// How many events came of lasting registrations that belong to no watch.
+    strays: u32,
     /// Result known, not handed out yet.
     finished: Vec<NonNull<Request>>,
     in_flight: usize,
@@ -56,12 +71,15 @@ pub struct Epoll {
     waiters: Arc<FdWaiters>,
 }
 
-/// Those who wait for one descriptor; there is always at least one.
+/// Those who wait for one descriptor; there is at least one, or a registration that
+/// lasts.
 struct Watch {
-    first: NonNull<Request>,
+    first: Option<NonNull<Request>>,
     generation: u32,
     /// What its waiters wait for; maybe more, since some have gone.
     events: u32,
+    /// What is known of its registration, if that lasts.
+    lasting: Option<Lasting>,
 }
 
 impl Epoll {
@@ -71,14 +89,14 @@ impl Epoll {
     pub(super) fn new() -> io::Result<Self> {
         // First, so that nothing fails while there is a descriptor to close.
         let (waker, waiters) = super::outside()?;
-        let flags = libc::EPOLL_CLOEXEC as usize;
-        // SAFETY: takes an integer.
-        let fd = unsafe { sys::syscall(libc::SYS_epoll_create1, [flags, 0, 0, 0, 0, 0]) };
         let driver = Self {
             // Nothing fails from here on without dropping it, which closes this.
-            fd: sys::check(fd)? as RawFd,
+            fd: new_set()?,
             watches: HashMap::default(),
+            too_many_watches: FEW_WATCHES,
             generation: 0,
+            reliant: Reliant::default(),
+            strays: 0,
             finished: Vec::new(),
             in_flight: 0,
             waits_in_milliseconds: false,
@@ -86,10 +104,14 @@ impl Epoll {
             waker,
             waiters,
         };
-        let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
-        let added = driver.control(libc::EPOLL_CTL_ADD, driver.waker.fd(), events, WAKE_UP);
-        sys::check(added)?;
+        driver.add_waker(driver.fd)?;
         Ok(driver)
+    }
+
+    fn add_waker(&self, set: RawFd) -> io::Result<()> {
+        let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
+        let added = control(set, libc::EPOLL_CTL_ADD, self.waker.fd(), events, WAKE_UP);
+        sys::check(added).map(drop)
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -125,10 +147,14 @@ impl Epoll {
         }
         match shared.op {
             Op::Poll { fd, .. } if fd < 0 => self.finish(request, -libc::EBADF),
-            Op::Poll { fd, .. } => {
-                self.link(fd, request);
-                self.arm_again(fd);
-            }
+            Op::Poll { fd, reader, .. } => match self.link(fd, reader, request) {
+                Wait::Arms => self.arm_again(fd),
+                Wait::Relies => {}
+                Wait::Has(events) => {
+                    self.unlink(request);
+                    self.finish(request, events as i32);
+                }
+            },
             _ => self.finish(request, -libc::EOPNOTSUPP),
         }
     }
@@ -154,6 +180,7 @@ impl Epoll {
     }
 
     pub(super) fn close_notice(&mut self, fd: RawFd, epoch: u64) {
+        self.end_lasting(fd);
         let newer = self.finish_where(fd, |request| {
             let is_ended = request.is_ended_by_close(fd, epoch);
             is_ended.then_some(-libc::EBADF)
@@ -171,7 +198,8 @@ impl Epoll {
     }
 
     pub(super) fn poll(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
-        if !self.watches.is_empty() {
+        if self.in_flight > self.finished.len() {
+            self.confirm(false);
             self.take_events(Some(Duration::ZERO));
         }
         self.hand_out(done);
@@ -182,15 +210,58 @@ impl Epoll {
         timeout: Option<Duration>,
         done: &mut impl FnMut(NonNull<Request>),
     ) {
+        self.confirm(false);
         if !self.finished.is_empty() || timeout == Some(Duration::ZERO) {
             return self.poll(done);
         }
         if !self.waker.prepare() {
             return self.poll(done);
         }
-        self.take_events(timeout);
+        if self.relies() && timeout.is_none_or(|timeout| timeout > lasting::PATIENCE) {
+            if self.take_events(Some(lasting::PATIENCE)) == 0 {
+                self.confirm(true);
+            }
+        } else {
+            self.take_events(timeout);
+        }
         self.waker.finish();
         self.hand_out(done);
+    }
+
+    /// Whether a wait relies on a registration that lasts.
+    fn relies(&mut self) -> bool {
+        let watches = &self.watches;
+        self.reliant.has(|fd, look| {
+            let lasting = watches.get(&fd).and_then(|watch| watch.lasting.as_ref());
+            lasting.is_some_and(|lasting| lasting.relied_in(look))
+        })
+    }
+
+    /// Arms the registrations of those who have relied on them for long, or of `all`
+    /// who do.
+    fn confirm(&mut self, all: bool) {
+        while let Some((fd, look)) = self.reliant.next(all) {
+            if let Some(lasting) = self.lasting(fd)
+                && lasting.relied_in(look)
+            {
+                lasting.end_wait();
+                self.arm_again(fd);
+            }
+        }
+    }
+
+    fn lasting(&mut self, fd: RawFd) -> Option<&mut Lasting> {
+        self.watches.get_mut(&fd)?.lasting.as_mut()
+    }
+
+    /// The registration of `fd` is no longer one that lasts.
+    fn end_lasting(&mut self, fd: RawFd) {
+        if let Some(watch) = self.watches.get_mut(&fd) {
+            watch.lasting = None;
+            if watch.first.is_none() {
+                self.watches.remove(&fd);
+            }
+        }
     }
 
     fn hand_out(&mut self, done: &mut impl FnMut(NonNull<Request>)) {
@@ -217,7 +288,7 @@ impl Epoll {
     /// Finishes those waiters for `fd` to whom `result` gives one. Returns
     /// whether others remain.
     fn finish_where(&mut self, fd: RawFd, result: impl Fn(&Request) -> Option<i32>) -> bool {
-        let mut next = self.watches.get(&fd).map(|watch| watch.first);
+        let mut next = self.watches.get(&fd).and_then(|watch| watch.first);
         let mut remaining = false;
         while let Some(request) = next {
             // SAFETY: what is in a watch is in flight, so it is valid
@@ -235,30 +306,60 @@ impl Epoll {
         remaining
     }
 
-    /// Adds a request to the watch of `fd`.
-    fn link(&mut self, fd: RawFd, request: NonNull<Request>) {
+    /// Adds a request, that of `reader`, to the watch of `fd`, and says what it waits
+    /// for.
+    fn link(&mut self, fd: RawFd, reader: Option<Reader>, request: NonNull<Request>) -> Wait {
         // SAFETY: the request is in flight, so it is valid (invariant 1).
         let shared = unsafe { request.as_ref() };
         shared.state.set(State::Armed);
         shared.previous.set(None);
-        if let Some(watch) = self.watches.get_mut(&fd) {
-            shared.next.set(Some(watch.first));
-            // SAFETY: as above, for a request of the watch.
-            unsafe { watch.first.as_ref() }.previous.set(Some(request));
-            watch.first = request;
-            watch.events |= interests(shared);
-        } else {
+        let events = interests(shared);
+        let Some(watch) = self.watches.get_mut(&fd) else {
             shared.next.set(None);
-            let generation = self.next_generation();
-            self.watches.insert(
-                fd,
-                Watch {
-                    first: request,
-                    generation,
-                    events: interests(shared),
-                },
-            );
+            let watch = Watch {
+                first: Some(request),
+                generation: self.next_generation(),
+                events,
+                lasting: Lasting::new(reader, events),
+            };
+            self.add_watch(fd, watch);
+            return Wait::Arms;
+        };
+        shared.next.set(watch.first);
+        let Some(first) = watch.first.replace(request) else {
+            // There is nobody else, and a registration that lasts.
+            if events == watch.events
+                && let (Some(reader), Some(lasting)) = (reader, &mut watch.lasting)
+            {
+                let wait = lasting.wait(reader, shared.owner, self.reliant.look());
+                if !matches!(wait, Wait::Arms) {
+                    if matches!(wait, Wait::Relies) {
+                        self.reliant.push(fd);
+                    }
+                    return wait;
+                }
+            }
+            // It may have been another file.
+            self.generation = self.generation.wrapping_add(1);
+            watch.generation = self.generation;
+            watch.events = events;
+            watch.lasting = Lasting::new(reader, events);
+            return Wait::Arms;
+        };
+        // SAFETY: as above, for a request of the watch.
+        unsafe { first.as_ref() }.previous.set(Some(request));
+        watch.events |= events;
+        watch.lasting = None;
+        Wait::Arms
+    }
+
+    fn add_watch(&mut self, fd: RawFd, watch: Watch) {
+        if self.watches.len() >= self.too_many_watches {
+            // Their descriptors may be closed for long.
+            self.watches.retain(|_, watch| watch.first.is_some());
+            self.too_many_watches = FEW_WATCHES.max(2 * self.watches.len());
         }
+        self.watches.insert(fd, watch);
     }
 
     fn next_generation(&mut self) -> u32 {
@@ -266,7 +367,7 @@ impl Epoll {
         self.generation
     }
 
-    /// Takes a request out of its watch, and the watch away if it is empty.
+    /// Takes a request out of its watch, and the watch away if that has nothing left.
     fn unlink(&mut self, request: NonNull<Request>) {
         // SAFETY: the request and its neighbours are in flight, so they are
         // valid (invariant 1).
@@ -282,9 +383,12 @@ impl Epoll {
             return;
         }
         let fd = shared.op.fd().expect("only polls are linked");
-        match next {
-            Some(next) => self.watches.get_mut(&fd).expect("it has a waiter").first = next,
-            None => drop(self.watches.remove(&fd)),
+        let watch = self.watches.get_mut(&fd).expect("it has a waiter");
+        watch.first = next;
+        match &mut watch.lasting {
+            Some(lasting) => lasting.end_wait(),
+            None if next.is_none() => drop(self.watches.remove(&fd)),
+            None => {}
         }
     }
 
@@ -292,7 +396,7 @@ impl Epoll {
     /// gone.
     fn arm(&mut self, fd: RawFd) {
         let mut events = 0;
-        let mut next = Some(self.watches[&fd].first);
+        let mut next = self.watches[&fd].first;
         while let Some(request) = next {
             // SAFETY: what is in a watch is in flight, so it is valid
             // (invariant 1).
@@ -308,8 +412,14 @@ impl Epoll {
     /// at each of them. If the kernel refuses, that is their result.
     fn arm_again(&mut self, fd: RawFd) {
         let watch = &self.watches[&fd];
-        let token = u64::from(watch.generation) << 32 | fd as u64;
-        let events = watch.events | libc::EPOLLONESHOT as u32;
+        let (token, mode) = match watch.lasting {
+            Some(_) => (
+                token(fd, watch.generation) | u64::from(LASTS),
+                libc::EPOLLET,
+            ),
+            None => (token(fd, watch.generation), libc::EPOLLONESHOT),
+        };
+        let events = watch.events | mode as u32;
         let error = match self.register(fd, events, token) as i32 {
             // Nobody who reads or accepts knows what has no space.
             error if error == -libc::ENOSPC => -libc::ENOMEM,
@@ -320,16 +430,23 @@ impl Epoll {
         }
     }
 
+    /// The registration of `fd` is to tell of nothing more. False if `fd` is no longer
+    /// the file that is registered.
+    fn disarm(&self, fd: RawFd, generation: u32) -> bool {
+        let (events, token) = (libc::EPOLLONESHOT as u32, token(fd, generation));
+        control(self.fd, libc::EPOLL_CTL_MOD, fd, events, token) == 0
+    }
+
     /// Changes the registration of `fd`, or adds it. The file behind `fd` may
     /// change in between (another thread closes it), hence the second round.
     fn register(&self, fd: RawFd, events: u32, token: u64) -> isize {
         let mut result = 0;
         for _ in 0..2 {
-            result = self.control(libc::EPOLL_CTL_MOD, fd, events, token);
+            result = control(self.fd, libc::EPOLL_CTL_MOD, fd, events, token);
             if result != -libc::ENOENT as isize {
                 break;
             }
-            result = self.control(libc::EPOLL_CTL_ADD, fd, events, token);
+            result = control(self.fd, libc::EPOLL_CTL_ADD, fd, events, token);
             if result != -libc::EEXIST as isize {
                 break;
             }
@@ -337,46 +454,46 @@ impl Epoll {
         result
     }
 
-    fn control(&self, command: c_int, fd: RawFd, events: u32, token: u64) -> isize {
-        let mut event = libc::epoll_event { events, u64: token };
-        let args = [
-            self.fd as usize,
-            command as usize,
-            fd as usize,
-            &raw mut event as usize,
-            0,
-            0,
-        ];
-        // SAFETY: the event is alive for the whole call.
-        unsafe { sys::syscall(libc::SYS_epoll_ctl, args) }
-    }
-
-    /// Waits for events and finishes the requests they are for.
-    fn take_events(&mut self, timeout: Option<Duration>) {
+    /// Waits for events and finishes the requests they are for. Returns how many there
+    /// were.
+    fn take_events(&mut self, timeout: Option<Duration>) -> usize {
         let mut events = [const { libc::epoll_event { events: 0, u64: 0 } }; EVENTS];
-        let mut count = self.wait_for_events(&mut events, timeout);
-        loop {
-            for &libc::epoll_event { events, u64: token } in &events[..count] {
-                self.dispatch(token, events);
-            }
-            if count < EVENTS {
-                return;
-            }
-            count = self.wait_for_events(&mut events, Some(Duration::ZERO));
+        self.reliant.count_look();
+        let count = self.wait_for_events(&mut events, timeout);
+        for &libc::epoll_event { events, u64: token } in &events[..count] {
+            self.dispatch(token, events);
         }
+        if self.strays >= lasting::STRAYS {
+            self.strays = 0;
+            self.make_anew();
+        }
+        count
     }
 
     fn dispatch(&mut self, token: u64, events: u32) {
         if token == WAKE_UP {
             return;
         }
-        let (fd, generation) = (token as u32 as RawFd, (token >> 32) as u32);
-        if self
-            .watches
-            .get(&fd)
-            .is_none_or(|watch| watch.generation != generation)
-        {
+        let (fd, generation) = ((token as u32 & !LASTS) as RawFd, (token >> 32) as u32);
+        let watch = self.watches.get_mut(&fd);
+        let is_watched = watch.is_some();
+        let Some(watch) = watch.filter(|watch| watch.generation == generation) else {
+            if token as u32 & LASTS != 0 && (is_watched || !self.disarm(fd, generation)) {
+                self.strays += 1;
+            }
             return;
+        };
+        if let Some(lasting) = &mut watch.lasting {
+            // SAFETY: what is in a watch is in flight, so it is valid (invariant 1).
+            let owner = watch.first.map(|first| unsafe { first.as_ref() }.owner);
+            match lasting.tell(events, owner) {
+                Outcome::Stays => {}
+                Outcome::Ends => self.end_lasting(fd),
+                Outcome::Unheeded => {
+                    self.end_lasting(fd);
+                    self.disarm(fd, generation);
+                }
+            }
         }
         let others = self.finish_where(fd, |request| {
             let revents = events & (interests(request) | ALWAYS);
@@ -384,6 +501,28 @@ impl Epoll {
         });
         if others {
             self.arm(fd);
+        }
+    }
+
+    /// Replaces the set by one with the registrations of the watches alone. If there is no
+    /// descriptor left for it, all stays as it is.
+    fn make_anew(&mut self) {
+        let Ok(set) = new_set() else { return };
+        if self.add_waker(set).is_ok() {
+            let flags = libc::O_CLOEXEC as usize;
+            let args = [set as usize, self.fd as usize, flags, 0, 0, 0];
+            // Others know it by its number.
+            // SAFETY: both descriptors are `self`'s own.
+            sys::insist(|| unsafe { sys::syscall(libc::SYS_dup3, args) });
+        }
+        // SAFETY: the descriptor is `self`'s own.
+        unsafe { sys::close(set) };
+        let fds: Vec<RawFd> = self.watches.keys().copied().collect();
+        for fd in fds {
+            self.end_lasting(fd);
+            if self.watches.contains_key(&fd) {
+                self.arm_again(fd);
+            }
         }
     }
 
@@ -426,6 +565,28 @@ impl Epoll {
             }
         }
     }
+}
+
+/// A new set of registrations.
+fn new_set() -> io::Result<RawFd> {
+    let flags = libc::EPOLL_CLOEXEC as usize;
+    // SAFETY: takes an integer.
+    let fd = unsafe { sys::syscall(libc::SYS_epoll_create1, [flags, 0, 0, 0, 0, 0]) };
+    sys::check(fd).map(|fd| fd as RawFd)
+}
+
+/// Changes what `set` has of `fd`.
+fn control(set: RawFd, command: c_int, fd: RawFd, events: u32, token: u64) -> isize {
+    let mut event = libc::epoll_event { events, u64: token };
+    let event = &raw mut event as usize;
+    let args = [set as usize, command as usize, fd as usize, event, 0, 0];
+    // SAFETY: the event is alive for the whole call.
+    unsafe { sys::syscall(libc::SYS_epoll_ctl, args) }
+}
+
+/// The token of a watch of `fd`.
+fn token(fd: RawFd, generation: u32) -> u64 {
+    u64::from(generation) << 32 | fd as u64
 }
 
 impl Drop for Epoll {

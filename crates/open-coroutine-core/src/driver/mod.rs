@@ -45,7 +45,7 @@ use crate::util::lock::Lock;
 use epoll::Epoll;
 use uring::Uring;
 
-pub use op::Op;
+pub use op::{Op, Reader};
 pub use request::Request;
 pub use waiters::{FdWaiters, anyone_waits, anyone_waits_on, begin_close};
 pub use waker::Waker;

@@ -105,7 +105,11 @@ pub enum Op {
         len: socklen_t,
     },
     /// `poll(2)` of one descriptor. The result is its `revents`.
-    Poll { fd: RawFd, events: u32 },
+    Poll {
+        fd: RawFd,
+        events: u32,
+        reader: Option<Reader>,
+    },
     /// `openat(2)`.
     OpenAt {
         dir: RawFd,
@@ -200,6 +204,18 @@ pub enum Op {
     },
 }
 
+/// Somebody who may wait for the same descriptor again and again, to read what has
+/// come; what a driver can make use of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// Which of the files it is that the number has stood for. Never the same for two
+    /// of them, unless both the close and what made the other one went unseen.
+    pub incarnation: u32,
+    /// Since its last wait for it, the reader has seen that there was nothing left.
+    /// Where that is not so its wait may end late.
+    pub has_emptied: bool,
+}
+
 /// What the kernel transfers at most in one call, and what fits the 32-bit
 /// length of a submission queue entry.
 pub(super) const MAX_TRANSFER: usize = 0x7fff_f000;
@@ -211,6 +227,15 @@ pub(super) const INTERESTS: u32 = 0xffff & !(libc::POLLNVAL as u32);
 pub(super) const CURRENT_POSITION: u64 = u64::MAX;
 
 impl Op {
+    /// [`Op::Poll`] for whoever it is.
+    pub fn poll(fd: RawFd, events: u32) -> Self {
+        Self::Poll {
+            fd,
+            events,
+            reader: None,
+        }
+    }
+
     /// The descriptor that is operated on. `None` for operations on paths, on
     /// memory or on two descriptors.
     pub fn fd(&self) -> Option<RawFd> {
@@ -273,7 +298,7 @@ impl Op {
     pub unsafe fn run(&self) -> isize {
         match *self {
             // SAFETY: `poll` has no pointers.
-            Self::Poll { fd, events } => attempt::poll(fd, events, None),
+            Self::Poll { fd, events, .. } => attempt::poll(fd, events, None),
             Self::Splice {
                 from,
                 from_offset,

@@ -64,23 +64,17 @@ pub(super) fn perform(driver: &mut Driver, op: Op) -> i32 {
             return attempt as i32;
         }
         let (fd, events) = (op.fd().unwrap(), op.readiness().unwrap());
-        let events = perform(driver, Op::Poll { fd, events });
+        let events = perform(driver, Op::poll(fd, events));
         assert!(events > 0, "poll says {events}");
     }
 }
 
 pub(super) fn poll_in(socket: &impl AsRawFd) -> Op {
-    Op::Poll {
-        fd: socket.as_raw_fd(),
-        events: libc::POLLIN as u32,
-    }
+    Op::poll(socket.as_raw_fd(), libc::POLLIN as u32)
 }
 
 fn poll_out(socket: &impl AsRawFd) -> Op {
-    Op::Poll {
-        fd: socket.as_raw_fd(),
-        events: libc::POLLOUT as u32,
-    }
+    Op::poll(socket.as_raw_fd(), libc::POLLOUT as u32)
 }
 
 pub(super) fn recv(socket: &impl AsRawFd, buf: &mut [u8]) -> Op {
@@ -159,13 +153,7 @@ fn connect_and_accept_meet() {
             unsafe { op.attempt() }.unwrap()
         };
         if connected == -libc::EINPROGRESS as isize {
-            perform(
-                driver,
-                Op::Poll {
-                    fd,
-                    events: op.readiness().unwrap(),
-                },
-            );
+            perform(driver, Op::poll(fd, op.readiness().unwrap()));
             connected = Op::connect_result(fd);
         }
         assert_eq!(0, connected);
@@ -350,10 +338,7 @@ fn a_hang_up_ends_all_waits() {
         let (left, right) = UnixStream::pair().unwrap();
         let requests = [
             request(poll_in(&left)),
-            request(Op::Poll {
-                fd: left.as_raw_fd(),
-                events: 0,
-            }),
+            request(Op::poll(left.as_raw_fd(), 0)),
         ];
         for request in &requests {
             submit(driver, request);
@@ -439,13 +424,7 @@ fn a_bad_descriptor_is_an_error_of_the_request() {
         for fd in [-1, 1_000_000_000] {
             assert_eq!(
                 -libc::EBADF,
-                perform(
-                    driver,
-                    Op::Poll {
-                        fd,
-                        events: libc::POLLIN as u32
-                    }
-                )
+                perform(driver, Op::poll(fd, libc::POLLIN as u32))
             );
         }
         assert_eq!(0, driver.in_flight());

@@ -1,5 +1,6 @@
 //! What is known of a descriptor: whether a thread would block on it, whether it
-//! is a pipe or a socket, and whether it goes to the disk each time.
+//! is a pipe or a socket, whether it goes to the disk each time, and which of the files
+//! it is that its number has stood for.
 //!
 //! io_uring waits also on a file that is `O_NONBLOCK`, and does not lock the
 //! position of a file that has one, so somebody has to look before it is asked.
@@ -47,6 +48,7 @@ const PIPE: u32 = 2;
 const STREAM: u32 = 4;
 const MESSAGES: u32 = 6;
 const FILE: u32 = 8;
+const TCP: u32 = 10;
 /// Its flags were looked at; none of the next two if they were not.
 const LOOKED_AT: u32 = 16;
 /// Reads and writes pass the page cache by.
@@ -82,19 +84,34 @@ pub(super) fn was_nonblocking(fd: RawFd) -> bool {
 /// Whether `fd` is a pipe or a socket, which have no position.
 #[inline]
 pub(super) fn is_stream(fd: RawFd) -> bool {
-    matches!(has(fd, KINDS, look), PIPE | STREAM | MESSAGES)
+    matches!(has(fd, KINDS, look), PIPE | STREAM | TCP | MESSAGES)
 }
 
 /// Whether `fd` is a socket.
 #[inline]
 pub(super) fn is_socket(fd: RawFd) -> bool {
-    matches!(has(fd, KINDS, look), STREAM | MESSAGES)
+    matches!(has(fd, KINDS, look), STREAM | TCP | MESSAGES)
 }
 
 /// Whether `fd` is a socket that keeps messages apart.
 #[inline]
 pub(super) fn is_message_socket(fd: RawFd) -> bool {
     has(fd, KINDS, look) == MESSAGES
+}
+
+/// Whether `fd` is a socket of TCP.
+#[inline]
+pub(super) fn is_tcp(fd: RawFd) -> bool {
+    has(fd, KINDS, look) == TCP
+}
+
+/// Which of the files it is that the number `fd` has stood for. `None` as long as no
+/// close and no creation of it was seen, so that it is not known whether they are.
+#[inline]
+pub(super) fn incarnation(fd: RawFd) -> Option<u32> {
+    let entry = table()?.get(fd as usize)?;
+    let cleared = (entry.load(Relaxed) / CLEARED) as u32;
+    (cleared != 0).then_some(cleared)
 }
 
 /// Whether `fd` is a file that has a position.
@@ -148,10 +165,13 @@ fn has(fd: RawFd, properties: u32, ask: impl FnOnce(RawFd) -> u32) -> u32 {
 fn look(fd: RawFd) -> u32 {
     match sys::file_kind(fd) {
         libc::S_IFIFO => PIPE,
-        libc::S_IFSOCK => match socket_option(fd, libc::SO_TYPE, 0) {
-            Some(libc::SOCK_STREAM) => STREAM,
-            Some(_) => MESSAGES,
-            None => 0,
+        libc::S_IFSOCK => match socket_option(fd, libc::SO_PROTOCOL, 0) {
+            Some(libc::IPPROTO_TCP) => TCP,
+            _ => match socket_option(fd, libc::SO_TYPE, 0) {
+                Some(libc::SOCK_STREAM) => STREAM,
+                Some(_) => MESSAGES,
+                None => 0,
+            },
         },
         libc::S_IFREG | libc::S_IFBLK => FILE,
         // A terminal, an event counter and the like; or it is invalid, which

@@ -8,8 +8,10 @@ use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::descriptor::{is_file, is_nonblocking, waits_for_disk, was_nonblocking};
-use crate::driver::Op;
+use super::descriptor::{
+    incarnation, is_file, is_nonblocking, is_tcp, waits_for_disk, was_nonblocking,
+};
+use crate::driver::{Op, Reader};
 use crate::pool::Pool;
 use crate::sched::{self, Cancel, Carried, Source, Waiter};
 use crate::util::child;
@@ -150,6 +152,21 @@ fn source(op: &Op) -> Option<Source> {
     }
 }
 
+/// Remembers it if `op`, a receive for which was waited, has left nothing. Only of TCP
+/// does a short count say so: other streams end one where descriptors were sent along.
+fn note_emptied(op: &Op, result: isize) {
+    const OTHERWISE: c_int = libc::MSG_PEEK | libc::MSG_TRUNC;
+    if let Op::Recv { fd, len, flags, .. } = *op
+        && (1..len as isize).contains(&result)
+        && flags & OTHERWISE == 0
+        && sched::waits_without_trying()
+        && is_tcp(fd)
+        && let Some(incarnation) = incarnation(fd)
+    {
+        sched::has_emptied(incarnation);
+    }
+}
+
 /// # Safety
 ///
 /// As [`perform`].
@@ -160,21 +177,24 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
         return unsafe { blocking(Awaits::System, op) };
     }
     let mut is_shut_down = false;
-    let mut guess = source(&op);
+    let source = source(&op);
+    let mut guess = source;
     loop {
-        let attempt = if guess.is_some_and(|source| !sched::is_worth_trying(source)) {
-            Some(EAGAIN)
-        } else {
+        let is_worth_trying = guess.is_none_or(sched::is_worth_trying);
+        let attempt = if is_worth_trying {
             // SAFETY: the caller's promise.
             let attempt = unsafe { op.attempt() };
             if guess.is_some() {
                 sched::learn(attempt != Some(EAGAIN));
             }
             attempt
+        } else {
+            Some(EAGAIN)
         };
         if let Some(result) = attempt
             && result != EAGAIN
         {
+            note_emptied(&op, result);
             sched::spend();
             return result;
         }
@@ -196,7 +216,22 @@ unsafe fn by_readiness(op: Op, deadline: Option<Instant>) -> isize {
         }
         let reads = events & libc::POLLIN as u32 != 0;
         let end = if reads { SHUT_DOWN } else { 0 };
-        match poll(fd, events | end, deadline, Cancel::Peers) {
+        let incarnation = incarnation(fd).filter(|_| reads);
+        let reader = incarnation.map(|incarnation| {
+            let has_tried = is_worth_trying && attempt.is_some();
+            let emptied = source.and_then(|_| sched::take_emptied());
+            Reader {
+                incarnation,
+                has_emptied: has_tried || emptied == Some(incarnation),
+            }
+        });
+        let wait = Op::Poll {
+            fd,
+            events: events | end,
+            reader,
+        };
+        // SAFETY: a poll touches no memory of ours.
+        match unsafe { by_driver(wait, deadline, Cancel::Peers) } {
             // Ready, or a file, which always is: but an operation that cannot
             // be tried may still block if another reader is faster.
             // SAFETY: the caller's promise.
@@ -218,16 +253,11 @@ pub(super) fn wait_ready(
     deadline: Option<Instant>,
     cancel: Cancel,
 ) -> isize {
-    match poll(fd, events, deadline, cancel) {
+    // SAFETY: a poll touches no memory of ours.
+    match unsafe { by_driver(Op::poll(fd, events), deadline, cancel) } {
         NO_READINESS => events as isize,
         result => result,
     }
-}
-
-/// [`wait_ready`], which is `NO_READINESS` under epoll for what has none.
-fn poll(fd: RawFd, events: u32, deadline: Option<Instant>, cancel: Cancel) -> isize {
-    // SAFETY: a poll touches no memory of ours.
-    unsafe { by_driver(Op::Poll { fd, events }, deadline, cancel) }
 }
 
 /// Runs `job` on a thread of a pool and waits for it; a panic goes on in the

@@ -5,6 +5,9 @@
 //! tells what is ready, trying first costs the former a system call each time. So a
 //! coroutine that has found nothing a few times in a row waits without trying, and
 //! tries again once in a while.
+//!
+//! It also knows whether its last receive has left nothing, which spares the driver a
+//! question.
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
@@ -23,6 +26,8 @@ pub(super) struct Forecast {
     /// Up to `PATIENCE`: how many times it found nothing there. Beyond: how many times
     /// it has not tried since.
     count: Cell<u8>,
+    /// Which incarnation of the source it has emptied since it last waited there.
+    emptied: Cell<Option<u32>>,
 }
 
 /// A descriptor, and whether connections are accepted there. What has not been tried
@@ -44,12 +49,14 @@ impl Forecast {
         Self {
             source: Cell::new(source),
             count: Cell::new(0),
+            emptied: Cell::new(None),
         }
     }
 
     fn is_worth_trying(&self, source: Source) -> bool {
         if self.source.replace(source) != source {
             self.count.set(0);
+            self.emptied.set(None);
         }
         let count = self.count.get();
         if !(PATIENCE..PATIENCE + PAUSE).contains(&count) {
@@ -60,6 +67,9 @@ impl Forecast {
     }
 
     fn learn(&self, found: bool) {
+        if found {
+            self.emptied.set(None);
+        }
         self.count.set(match self.count.get() {
             _ if found => 0,
             count => (count + 1).min(PATIENCE),
@@ -71,6 +81,25 @@ impl Forecast {
 /// it is to [`learn`].
 pub fn is_worth_trying(source: Source) -> bool {
     current().is_none_or(|coroutine| coroutine.forecast().is_worth_trying(source))
+}
+
+/// Whether the caller waits for its source without trying, most of the time.
+pub fn waits_without_trying() -> bool {
+    current().is_some_and(|coroutine| coroutine.forecast().count.get() >= PATIENCE)
+}
+
+/// The caller has received from its source, the `incarnation` of it, and has left
+/// nothing there.
+pub fn has_emptied(incarnation: u32) {
+    if let Some(coroutine) = current() {
+        coroutine.forecast().emptied.set(Some(incarnation));
+    }
+}
+
+/// The caller is about to wait for its source: which incarnation of it has it emptied
+/// since it last did so?
+pub fn take_emptied() -> Option<u32> {
+    current()?.forecast().emptied.take()
 }
 
 /// The caller has tried to receive, and has or has not `found` something.

@@ -73,7 +73,9 @@ pub use cancel::{
     Cancel, PointWait, cancellation_point, is_cancelled, is_own, must_unwind, without_cancellation,
 };
 pub use census::Census;
-pub use forecast::{Source, is_worth_trying, learn};
+pub use forecast::{
+    Source, has_emptied, is_worth_trying, learn, take_emptied, waits_without_trying,
+};
 pub use hooks::Hooks;
 pub use locals::local;
 pub(crate) use migrate::migration_is_forced;

@@ -72,7 +72,7 @@ impl Op {
                 error if error < 0 => return Some(error),
                 _ => *self,
             },
-            Self::Poll { fd, events } => {
+            Self::Poll { fd, events, .. } => {
                 let revents = poll(fd, events, Some(Duration::ZERO));
                 return Some(if revents == 0 {
                     -libc::EAGAIN as isize

@@ -36,7 +36,7 @@ pub(super) fn entry(op: &Op) -> Option<Entry> {
         Op::Accept { fd, addr, len, flags } =>
             opcode::Accept::new(Fd(fd), addr, len).flags(flags).build(),
         Op::Connect { fd, addr, len } => opcode::Connect::new(Fd(fd), addr, len).build(),
-        Op::Poll { fd, events } => opcode::PollAdd::new(Fd(fd), poll_events(events)).build(),
+        Op::Poll { fd, events, .. } => opcode::PollAdd::new(Fd(fd), poll_events(events)).build(),
         _ => return file_entry(op),
     })
 }
