@@ -1,4 +1,4 @@
-//! Memory of stacks on Linux: map, guard, discard.
+//! Memory of stacks on Linux: guard, discard.
 //!
 //! Two ways to guard a page. `MADV_GUARD_INSTALL` (Linux 6.13) marks it in the
 //! page table: a million guards fit in one mapping, and the marks survive
@@ -11,47 +11,13 @@ use std::mem;
 use std::ptr;
 use std::time::Duration;
 
-use crate::sys::{check, syscall};
+use crate::sys::{check, map, syscall, unmap};
 
 /// Not in libc's list yet.
 const MADV_GUARD_INSTALL: usize = 102;
 
 /// Not in libc's list for all targets.
 const AT_MINSIGSTKSZ: libc::c_ulong = 51;
-
-/// Maps `len` bytes of zeroes that cost nothing until they are touched. Fails
-/// also if less than `spare` bytes could be mapped after that.
-pub(super) fn map(len: usize, spare: usize) -> io::Result<usize> {
-    let total = len.checked_add(spare).ok_or(io::ErrorKind::OutOfMemory)?;
-    // NORESERVE: stacks are mostly untouched, do not account for all of it.
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let args = [
-        0,
-        total,
-        protection as usize,
-        flags as usize,
-        usize::MAX, // no file: -1
-        0,
-    ];
-    // SAFETY: a new mapping at an address of the kernel's choice.
-    let start = check(unsafe { syscall(libc::SYS_mmap, args) })?;
-    if spare > 0 {
-        // SAFETY: the end of the new mapping, which nobody uses.
-        let result = unsafe { unmap(start + len, spare) };
-        if result.is_err() {
-            // It is in the middle of what the kernel has joined; all of it is not.
-            // SAFETY: as above.
-            let _ = unsafe { unmap(start, total) };
-        }
-        result?;
-    }
-    // A huge page would make a stack that uses 4 KiB cost 2 MiB. Kernels
-    // without huge pages refuse, which is as good.
-    // SAFETY: only how the new mapping is backed changes.
-    let _ = unsafe { madvise(start, len, libc::MADV_NOHUGEPAGE as usize) };
-    Ok(start)
-}
 
 /// Pages of which every second one differs from its neighbours, so that they take
 /// up `2 * pairs` memory mappings of the process.
@@ -81,17 +47,6 @@ impl Drop for Mappings {
         // SAFETY: mapped by `take`, and nobody uses them.
         let _ = unsafe { unmap(self.start, self.len) };
     }
-}
-
-/// Undoes [`map`]. Fails when that would split a mapping (the kernel joins
-/// neighbours) and the process may have no more of them.
-///
-/// # Safety
-///
-/// The caller owns the `len` bytes at `start`, and nobody uses them.
-pub(super) unsafe fn unmap(start: usize, len: usize) -> io::Result<()> {
-    // SAFETY: the caller's contract.
-    check(unsafe { syscall(libc::SYS_munmap, [start, len, 0, 0, 0, 0]) }).map(drop)
 }
 
 /// Guards `len` bytes at `start` by marks in the page table.

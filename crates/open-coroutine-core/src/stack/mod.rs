@@ -74,10 +74,6 @@ const COLOUR_STEP: usize = 128;
 /// Number of colours. More would make small coroutines touch a second page.
 const COLOURS: usize = 16;
 
-/// Address space that stacks leave to everything else. A program can deal with
-/// a stack that it does not get; hardly any can with a failed `malloc`.
-const SPARE: usize = 64 << 20;
-
 /// Heap that goes with a stack: a coroutine's thread-local storage, its task.
 const SPARE_PER_STACK: usize = 16 << 10;
 
@@ -175,7 +171,7 @@ pub fn check_spare() -> io::Result<()> {
     /// A thread has a stack, and another one for signal handlers, each in two
     /// mappings, of which the last one may have to be split.
     const PAIRS: usize = 4;
-    memory::Mappings::take(PAIRS, SPARE).map(drop)
+    memory::Mappings::take(PAIRS, sys::SPARE).map(drop)
 }
 
 /// The sizes that follow from a request.

@@ -31,7 +31,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::memory::Mappings;
-use super::{Layout, SPARE, SPARE_PER_STACK, Stack, StackError, memory};
+use super::{Layout, SPARE_PER_STACK, Stack, StackError, memory};
 use crate::sys;
 use crate::util::lock::Lock;
 
@@ -234,7 +234,7 @@ impl StackPool {
             return false;
         }
         // SAFETY: the caller owns the slot (invariant 1).
-        let is_unmapped = unsafe { memory::unmap(slot, layout.stride) }.is_ok();
+        let is_unmapped = unsafe { sys::unmap(slot, layout.stride) }.is_ok();
         if is_unmapped {
             self.state.lock().forget_slot(layout);
         }
@@ -251,7 +251,7 @@ impl StackPool {
         };
         let mut count = self.state.lock().next_slab(layout);
         let start = loop {
-            match memory::map(count * layout.stride, SPARE + count * SPARE_PER_STACK) {
+            match sys::map(count * layout.stride, sys::SPARE + count * SPARE_PER_STACK) {
                 Ok(start) => break start,
                 // A smaller slab may fit where the limit is near.
                 Err(_) if count > 1 => count /= 2,
@@ -263,7 +263,7 @@ impl StackPool {
         if added.is_err() {
             // SAFETY: the slab was mapped above and is in no list. Should
             // unmapping fail too, addresses are lost, but nothing else.
-            let _ = unsafe { memory::unmap(start, count * layout.stride) };
+            let _ = unsafe { sys::unmap(start, count * layout.stride) };
             return Err(out_of_memory(io::ErrorKind::OutOfMemory.into()));
         }
         self.guard_or_return(start, layout)

@@ -57,6 +57,64 @@ pub unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> isize {
     result
 }
 
+/// Address space that memory for coroutines leaves to everything else. A program can
+/// deal with a coroutine that it does not get; hardly any can with a failed `malloc`.
+pub const SPARE: usize = 64 << 20;
+
+/// Maps `len` bytes of zeroes, as memory of many coroutines, that cost nothing until
+/// they are touched.
+///
+/// # Errors
+///
+/// Those of `mmap(2)`, also if less than `spare` bytes could be mapped after that.
+pub fn map(len: usize, spare: usize) -> io::Result<usize> {
+    let total = len.checked_add(spare).ok_or(io::ErrorKind::OutOfMemory)?;
+    // NORESERVE: mostly untouched, do not account for all of it.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let args = [
+        0,
+        total,
+        protection as usize,
+        flags as usize,
+        usize::MAX, // no file: -1
+        0,
+    ];
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let start = check(unsafe { syscall(libc::SYS_mmap, args) })?;
+    if spare > 0 {
+        // SAFETY: the end of the new mapping, which nobody uses.
+        let result = unsafe { unmap(start + len, spare) };
+        if result.is_err() {
+            // It is in the middle of what the kernel has joined; all of it is not.
+            // SAFETY: as above.
+            let _ = unsafe { unmap(start, total) };
+        }
+        result?;
+    }
+    // A huge page would make a stack that uses 4 KiB cost 2 MiB. Kernels
+    // without huge pages refuse, which is as good.
+    let advice = [start, len, libc::MADV_NOHUGEPAGE as usize, 0, 0, 0];
+    // SAFETY: only how the new mapping is backed changes.
+    unsafe { syscall(libc::SYS_madvise, advice) };
+    Ok(start)
+}
+
+/// Undoes [`map`].
+///
+/// # Errors
+///
+/// `ENOMEM` when that would split a mapping (the kernel joins neighbours) and the
+/// process may have no more of them.
+///
+/// # Safety
+///
+/// The caller owns the `len` bytes at `start`, and nobody uses them.
+pub unsafe fn unmap(start: usize, len: usize) -> io::Result<()> {
+    // SAFETY: the caller's contract.
+    check(unsafe { syscall(libc::SYS_munmap, [start, len, 0, 0, 0, 0]) }).map(drop)
+}
+
 /// Turns a raw result into `io::Result`.
 ///
 /// # Errors

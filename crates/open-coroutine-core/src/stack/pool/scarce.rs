@@ -6,8 +6,9 @@
 
 use std::io;
 
-use super::super::memory::{self, Mappings};
+use super::super::memory::Mappings;
 use super::{Class, Layout, StackPool, State, TRIM_BATCH, Taken};
+use crate::sys;
 
 /// Pairs of mappings that stacks leave to threads, to `malloc` and to the program.
 /// The pool has them while there are others, and gives them up when a stack finds
@@ -46,7 +47,7 @@ impl StackPool {
         for &taken in &batch[..count] {
             let (Taken::Guarded(slot) | Taken::Fresh(slot)) = taken;
             // SAFETY: this function owns the slot (invariant 1).
-            let is_unmapped = unsafe { memory::unmap(slot, other.stride) }.is_ok();
+            let is_unmapped = unsafe { sys::unmap(slot, other.stride) }.is_ok();
             unmapped += usize::from(is_unmapped);
             let mut state = self.state.lock();
             match taken {

@@ -1,4 +1,4 @@
-//! Blocks: memory, ids, and the list of those that are alive.
+//! Blocks: ids, and the list of those that are alive.
 
 use std::alloc;
 use std::fmt;
@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::arch;
 use super::layout::{LEVELS, Layout, Specific};
+use super::slab::{Chunk, Refused, Slab, Slot};
 use super::{Isolation, ThreadTls, Words};
 use crate::util::lock::Lock;
 
@@ -19,6 +20,9 @@ const FIRST_ID: i32 = 0x2000_0000;
 const END_OF_IDS: i32 = 0x3fff_0000;
 
 const SHARDS: usize = 8;
+
+const NO_MEMORY: &str = "cannot allocate thread-local storage, see RLIMIT_AS, RLIMIT_DATA, \
+     vm.overcommit_memory, vm.max_map_count and the memory left";
 
 /// Whether a thread descriptor with this id is that of a block.
 pub(super) fn is_id(thread_id: i32) -> bool {
@@ -31,7 +35,22 @@ struct Header {
     next: *mut Header,
     previous: *mut Header,
     thread_pointer: *mut u8,
+    /// Where the memory is from; malloc's if it is not from a chunk.
+    chunk: Option<NonNull<Chunk>>,
     thread_id: i32,
+}
+
+/// The memory of all blocks. Static because blocks may outlive what made them.
+static SLAB: Slab = Slab::new();
+
+/// In the child of a fork: see [`Slab::abandon`].
+///
+/// # Safety
+///
+/// As for that.
+pub(super) unsafe fn abandon() {
+    // SAFETY: the caller's promise.
+    unsafe { SLAB.abandon() };
 }
 
 /// The memory of a block that is in no list.
@@ -42,29 +61,47 @@ impl Memory {
     pub(super) fn allocate(layout: &Layout) -> Option<Self> {
         let memory_layout = memory_layout(layout)?;
         let (below, _) = layout.span();
-        // SAFETY: the size is not 0.
-        let memory = unsafe { alloc::alloc_zeroed(memory_layout) };
+        let (memory, chunk) = match SLAB.allocate(memory_layout.size()) {
+            Ok(slot) => (slot.memory.as_ptr(), Some(slot.chunk)),
+            // It leaves what it must not use to malloc.
+            Err(Refused::Memory) => return None,
+            // SAFETY: the size is not 0.
+            Err(Refused::Size) => (unsafe { alloc::alloc_zeroed(memory_layout) }, None),
+        };
         let header = NonNull::new(memory.cast::<Header>())?;
         let start = memory as usize + size_of::<Header>() + below;
         let thread_pointer = memory.wrapping_add(start.next_multiple_of(layout.alignment) - memory as usize);
         // SAFETY: `static_size` and the descriptor fit around the pointer,
         // which is aligned as glibc wants it.
         let made = unsafe { (layout.allocate)(thread_pointer.cast()) };
-        if made.is_null() {
-            // SAFETY: allocated above with this layout.
-            unsafe { alloc::dealloc(memory, memory_layout) };
-            return None;
-        }
         // SAFETY: the memory starts with room for a header.
         unsafe {
             header.write(Header {
                 next: ptr::null_mut(),
                 previous: ptr::null_mut(),
                 thread_pointer,
+                chunk,
                 thread_id: 0,
             });
         }
-        Some(Self(header))
+        let memory = Self(header);
+        if made.is_null() {
+            memory.give_back(memory_layout);
+            return None;
+        }
+        Some(memory)
+    }
+
+    /// Gives the memory back, on which glibc has nothing any more.
+    fn give_back(self, layout: alloc::Layout) {
+        let memory = self.0.cast::<u8>();
+        // SAFETY: `allocate` has got it so, and `self` is its only owner.
+        unsafe {
+            match self.0.as_ref().chunk {
+                Some(chunk) => SLAB.free(Slot { memory, chunk }),
+                None => alloc::dealloc(memory.as_ptr(), layout),
+            }
+        }
     }
 
     pub(super) fn thread_pointer(&self) -> *mut u8 {
@@ -80,9 +117,9 @@ impl Memory {
         unsafe {
             free_upper_levels(layout, block);
             (layout.deallocate)(block.cast(), false);
-            if let Some(memory_layout) = memory_layout(layout) {
-                alloc::dealloc(self.0.as_ptr().cast(), memory_layout);
-            }
+        }
+        if let Some(memory_layout) = memory_layout(layout) {
+            self.give_back(memory_layout);
         }
     }
 }
@@ -140,12 +177,12 @@ impl Block {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or `EAGAIN` when half a thousand million blocks are alive.
+    /// Out of memory, or `EAGAIN` when half a thousand million blocks are alive.
     pub fn new(isolation: &'static Isolation) -> io::Result<Self> {
         loop {
             let adoptions = isolation.adoptions.load(Relaxed);
             let Some(memory) = Memory::allocate(&isolation.layout) else {
-                return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+                return Err(io::Error::new(io::ErrorKind::OutOfMemory, NO_MEMORY));
             };
             // If modules are being added, either `around_dlopen` finds the block
             // in the list or the block is allocated again, with the modules.

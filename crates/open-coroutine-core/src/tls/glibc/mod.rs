@@ -9,7 +9,8 @@
 //! * `layout`: what this glibc exports, and where things lie.
 //! * `modules`: the template of a fresh block; what `dlopen` adds to it.
 //! * `probe`: finds malloc's words; the start-up self-test.
-//! * `block`: memory, ids and the list of live blocks.
+//! * `block`: ids and the list of live blocks.
+//! * `slab`: their memory.
 //! * `task`: what a thread does when it starts and ends, for a task.
 //! * `adapter`: whether the global allocator is the one for coroutines.
 //!
@@ -26,6 +27,7 @@ mod block;
 mod layout;
 mod modules;
 mod probe;
+mod slab;
 mod task;
 
 cfg_select! {
@@ -184,6 +186,7 @@ pub unsafe fn abandon() {
     // SAFETY: the caller's promise, in each call.
     unsafe {
         DECIDING.abandon_held(());
+        block::abandon();
         if let Some(isolation) = decided() {
             isolation.adoption.abandon_held(());
             isolation.live.abandon();
