@@ -150,10 +150,7 @@ impl Epoll {
             Op::Poll { fd, reader, .. } => match self.link(fd, reader, request) {
                 Wait::Arms => self.arm_again(fd),
                 Wait::Relies => {}
-                Wait::Has(events) => {
-                    self.unlink(request);
-                    self.finish(request, events as i32);
-                }
+                Wait::Has(events) => self.finish(request, events as i32),
             },
             _ => self.finish(request, -libc::EOPNOTSUPP),
         }
@@ -306,50 +303,49 @@ impl Epoll {
         remaining
     }
 
-    /// Adds a request, that of `reader`, to the watch of `fd`, and says what it waits
-    /// for.
+    /// Adds a request, that of `reader`, to the watch of `fd`, unless its wait ends at
+    /// once. Says what is to be done.
     fn link(&mut self, fd: RawFd, reader: Option<Reader>, request: NonNull<Request>) -> Wait {
         // SAFETY: the request is in flight, so it is valid (invariant 1).
         let shared = unsafe { request.as_ref() };
         shared.state.set(State::Armed);
         shared.previous.set(None);
+        shared.next.set(None);
         let events = interests(shared);
-        let Some(watch) = self.watches.get_mut(&fd) else {
-            shared.next.set(None);
-            let watch = Watch {
-                first: Some(request),
-                generation: self.next_generation(),
-                events,
-                lasting: Lasting::new(reader, events),
-            };
-            self.add_watch(fd, watch);
-            return Wait::Arms;
-        };
-        shared.next.set(watch.first);
-        let Some(first) = watch.first.replace(request) else {
+        if let Some(watch) = self.watches.get_mut(&fd) {
+            if let Some(first) = watch.first.replace(request) {
+                shared.next.set(Some(first));
+                // SAFETY: as above, for a request of the watch.
+                unsafe { first.as_ref() }.previous.set(Some(request));
+                watch.events |= events;
+                watch.lasting = None;
+                return Wait::Arms;
+            }
             // There is nobody else, and a registration that lasts.
             if events == watch.events
                 && let (Some(reader), Some(lasting)) = (reader, &mut watch.lasting)
             {
-                let wait = lasting.wait(reader, shared.owner, self.reliant.look());
-                if !matches!(wait, Wait::Arms) {
-                    if matches!(wait, Wait::Relies) {
+                match lasting.wait(reader, shared.owner, self.reliant.look()) {
+                    Wait::Arms => {}
+                    Wait::Relies => {
                         self.reliant.push(fd);
+                        return Wait::Relies;
                     }
-                    return wait;
+                    has @ Wait::Has(_) => {
+                        watch.first = None;
+                        return has;
+                    }
                 }
             }
-            // It may have been another file.
-            self.generation = self.generation.wrapping_add(1);
-            watch.generation = self.generation;
-            watch.events = events;
-            watch.lasting = Lasting::new(reader, events);
-            return Wait::Arms;
+        }
+        // Also in the place of one for what may have been another file.
+        let watch = Watch {
+            first: Some(request),
+            generation: self.next_generation(),
+            events,
+            lasting: Lasting::new(reader, events),
         };
-        // SAFETY: as above, for a request of the watch.
-        unsafe { first.as_ref() }.previous.set(Some(request));
-        watch.events |= events;
-        watch.lasting = None;
+        self.add_watch(fd, watch);
         Wait::Arms
     }
 

@@ -133,7 +133,8 @@ impl FdWaiters {
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
         let mut counters = place.load(Relaxed);
         if counters.is_null() {
-            counters = map()?;
+            // Zero bytes are a counter.
+            counters = ptr::with_exposed_provenance_mut(sys::map(BYTES, 0)?);
             // Release: pairs with the Acquire in `anyone_waits_on`.
             place.store(counters, Release);
             USED_SLOTS.fetch_max(slot + 1, Relaxed);
@@ -176,9 +177,8 @@ impl FdWaiters {
     /// Back to zero, whatever was still in flight, and no memory.
     pub(super) fn clear(&self) {
         let start = self.counters.as_ptr().addr();
-        let args = [start, BYTES, libc::MADV_DONTNEED as usize, 0, 0, 0];
         // SAFETY: the range is that of the counters, which are zero after this.
-        unsafe { sys::syscall(libc::SYS_madvise, args) };
+        let _ = unsafe { sys::madvise(start, BYTES, libc::MADV_DONTNEED as usize) };
         self.highest.store(-1, Relaxed);
     }
 }
@@ -188,21 +188,4 @@ impl Drop for FdWaiters {
         self.clear();
         FREE_SLOTS.lock().push(self.slot);
     }
-}
-
-fn map() -> io::Result<*mut AtomicU32> {
-    let args = [
-        0,
-        BYTES,
-        (libc::PROT_READ | libc::PROT_WRITE) as usize,
-        (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize,
-        usize::MAX,
-        0,
-    ];
-    // SAFETY: maps new memory at an address of the kernel's choice.
-    let address = sys::check(unsafe { sys::syscall(libc::SYS_mmap, args) })?;
-    let advice = [address, BYTES, libc::MADV_NOHUGEPAGE as usize, 0, 0, 0];
-    // SAFETY: the range was mapped just now. Failure costs only memory.
-    unsafe { sys::syscall(libc::SYS_madvise, advice) };
-    Ok(ptr::with_exposed_provenance_mut(address))
 }

@@ -265,18 +265,14 @@ fn table() -> Option<&'static [Entry]> {
 
 #[cold]
 fn map() -> Option<*mut Entry> {
-    let protection = (libc::PROT_READ | libc::PROT_WRITE) as usize;
-    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize;
-    let args = [0, BYTES, protection, flags, usize::MAX, 0];
-    // SAFETY: maps new memory at an address of the kernel's choice.
-    let address = sys::check(unsafe { sys::syscall(libc::SYS_mmap, args) }).ok()?;
+    let address = sys::map(BYTES, 0).ok()?;
     let table = ptr::with_exposed_provenance_mut::<Entry>(address);
     // AcqRel: publishes the mapping, or sees another thread's.
     match TABLE.compare_exchange(ptr::null_mut(), table, AcqRel, Acquire) {
         Ok(_) => Some(table),
         Err(other) => {
             // SAFETY: nobody else has seen this mapping.
-            unsafe { sys::syscall(libc::SYS_munmap, [address, BYTES, 0, 0, 0, 0]) };
+            let _ = unsafe { sys::unmap(address, BYTES) };
             Some(other)
         }
     }

@@ -11,7 +11,7 @@ use std::mem;
 use std::ptr;
 use std::time::Duration;
 
-use crate::sys::{check, map, syscall, unmap};
+use crate::sys::{check, madvise, map, syscall, unmap};
 
 /// Not in libc's list yet.
 const MADV_GUARD_INSTALL: usize = 102;
@@ -81,14 +81,6 @@ pub(super) unsafe fn guard_by_protection(start: usize, len: usize) -> io::Result
 pub(super) unsafe fn discard(start: usize, len: usize) -> io::Result<()> {
     // SAFETY: the caller's contract.
     unsafe { madvise(start, len, libc::MADV_DONTNEED as usize) }
-}
-
-/// # Safety
-///
-/// The caller owns the `len` bytes at `start` and accepts what `advice` does.
-unsafe fn madvise(start: usize, len: usize, advice: usize) -> io::Result<()> {
-    // SAFETY: the caller's contract.
-    check(unsafe { syscall(libc::SYS_madvise, [start, len, advice, 0, 0, 0]) }).map(drop)
 }
 
 /// Whether the kernel can read the word at `address`, which may be anything.

@@ -61,8 +61,7 @@ pub unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> isize {
 /// deal with a coroutine that it does not get; hardly any can with a failed `malloc`.
 pub const SPARE: usize = 64 << 20;
 
-/// Maps `len` bytes of zeroes, as memory of many coroutines, that cost nothing until
-/// they are touched.
+/// Maps `len` bytes of zeroes that cost nothing until they are touched.
 ///
 /// # Errors
 ///
@@ -92,12 +91,25 @@ pub fn map(len: usize, spare: usize) -> io::Result<usize> {
         }
         result?;
     }
-    // A huge page would make a stack that uses 4 KiB cost 2 MiB. Kernels
+    // A huge page would make what uses 4 KiB cost 2 MiB. Kernels
     // without huge pages refuse, which is as good.
-    let advice = [start, len, libc::MADV_NOHUGEPAGE as usize, 0, 0, 0];
     // SAFETY: only how the new mapping is backed changes.
-    unsafe { syscall(libc::SYS_madvise, advice) };
+    let _ = unsafe { madvise(start, len, libc::MADV_NOHUGEPAGE as usize) };
     Ok(start)
+}
+
+/// `madvise(2)`
+///
+/// # Errors
+///
+/// Those of that call.
+///
+/// # Safety
+///
+/// The caller owns the `len` bytes at `start` and accepts what `advice` does.
+pub unsafe fn madvise(start: usize, len: usize, advice: usize) -> io::Result<()> {
+    // SAFETY: the caller's contract.
+    check(unsafe { syscall(libc::SYS_madvise, [start, len, advice, 0, 0, 0]) }).map(drop)
 }
 
 /// Undoes [`map`].

@@ -82,8 +82,7 @@ impl Slab {
             let chunk = map().ok_or(Refused::Memory)?;
             let mut chunks = self.0.lock();
             // SAFETY: nobody else knows it.
-            unsafe { chunks.insert(chunk) };
-            chunks.unused += 1;
+            unsafe { chunks.insert_unused(chunk) };
             taken = chunks.take(size);
         }
         let (slot, is_new) = taken?;
@@ -110,10 +109,8 @@ impl Slab {
             // SAFETY: it is in no list, and no slot of it is in use.
             if unsafe { sys::unmap(chunk.addr().get(), CHUNK) }.is_err() {
                 // The process has too many mappings to split one.
-                let mut chunks = self.0.lock();
                 // SAFETY: it is still there, and nobody else knows it.
-                unsafe { chunks.insert(chunk) };
-                chunks.unused += 1;
+                unsafe { self.0.lock().insert_unused(chunk) };
             }
         }
     }
@@ -217,6 +214,17 @@ impl Chunks {
         let chunk = unsafe { chunk.as_ref() };
         let count = (CHUNK - size_of::<Chunk>()) / self.slot;
         !chunk.free.is_null() || chunk.begun < count
+    }
+
+    /// Adds a chunk with unused slots only.
+    ///
+    /// # Safety
+    ///
+    /// As for `insert`.
+    unsafe fn insert_unused(&mut self, chunk: NonNull<Chunk>) {
+        // SAFETY: the caller's promise.
+        unsafe { self.insert(chunk) };
+        self.unused += 1;
     }
 
     /// # Safety
