@@ -488,6 +488,40 @@ fn smaller_priorities_start_first_and_equal_ones_in_order() {
 }
 
 #[test]
+fn who_is_urgent_runs_on_when_it_yields() {
+    everywhere(|| {
+        if !one_worker() {
+            return;
+        }
+        let turns = Arc::new(AtomicU32::new(0));
+        let stop = Arc::new(AtomicU32::new(0));
+        let others: Vec<_> = (0..3)
+            .map(|_| {
+                let (turns, stop) = (turns.clone(), stop.clone());
+                spawn(move || {
+                    while stop.load(SeqCst) == 0 {
+                        turns.fetch_add(1, SeqCst);
+                        yield_now();
+                    }
+                })
+            })
+            .collect();
+        let urgent = move || {
+            let before = turns.load(SeqCst);
+            (0..30).for_each(|_| yield_now());
+            turns.load(SeqCst) - before
+        };
+        let urgent = Builder::new().priority(-1).spawn(urgent).unwrap();
+        // Not more than what keeps the others from starving.
+        assert!(urgent.join().unwrap() <= 2);
+        stop.store(1, SeqCst);
+        for other in others {
+            other.join().unwrap();
+        }
+    });
+}
+
+#[test]
 fn urgent_tasks_that_never_end_starve_nobody() {
     everywhere(|| {
         let stop = Arc::new(AtomicU32::new(0));

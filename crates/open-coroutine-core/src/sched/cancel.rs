@@ -288,6 +288,7 @@ impl Worker {
 
     /// Has `coroutine` wait until `deadline`, which lies in its frame, unless its task
     /// is asked to end.
+    #[inline(never)]
     pub(super) fn sleep_until(
         &self,
         coroutine: NonNull<Scheduled>,

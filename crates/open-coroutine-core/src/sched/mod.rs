@@ -29,8 +29,8 @@
 //!
 //! 1. A coroutine is in at most one queue, and in none while it runs.
 //! 2. The reason of a suspension lies in the frame that suspends. The worker acts
-//!    on it after the switch, on its own stack; so a wake-up cannot overtake a
-//!    suspension.
+//!    on it after the switch, on its own stack, and on storage that is not that of who
+//!    suspends; so a wake-up cannot overtake a suspension.
 //! 3. Whoever may wake a waiting coroutine is done with the wait's frame before that
 //!    returns: it is shut out, by a lock that both take or because it is the same
 //!    worker, or the wake-up is the last that it does with it.

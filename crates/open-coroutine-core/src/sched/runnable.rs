@@ -44,6 +44,19 @@ impl Runnable {
         self.0.addr().get() & TASK != 0
     }
 
+    /// The coroutine that it is, if that has begun to run its task, and runs with the
+    /// signal mask of its worker.
+    #[inline]
+    pub(super) fn suspended(&self) -> Option<NonNull<Scheduled>> {
+        if self.is_task() {
+            return None;
+        }
+        let coroutine = self.0.cast::<Scheduled>();
+        // SAFETY: it belongs to whoever has taken it out of a queue.
+        let target = unsafe { coroutine.as_ref() };
+        (target.has_begun() && !target.signals().is_own()).then_some(coroutine)
+    }
+
     #[inline]
     pub(super) fn into_content(self) -> Content {
         let this = ManuallyDrop::new(self);

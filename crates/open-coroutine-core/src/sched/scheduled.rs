@@ -10,6 +10,7 @@
 //! a reference to it all the while.
 
 use std::cell::{Cell, UnsafeCell};
+use std::ffi::c_int;
 use std::io;
 use std::ops::Range;
 use std::process;
@@ -29,7 +30,7 @@ use super::local;
 use super::locals::Locals;
 use super::shared::Shared;
 use super::signals::Signals;
-use super::suspend::IoWait;
+use super::suspend::{IoWait, STOPPED};
 use super::wait::WaitState;
 use super::worker::Worker;
 use crate::coroutine::{Segment, outermost};
@@ -86,6 +87,8 @@ pub(crate) struct Scheduled {
     /// Sections in which nobody asks its task to end, nested.
     shields: Cell<u32>,
     yielder: Cell<*const Yielder<Command, NonNull<Suspend>>>,
+    /// Its error number, while it runs a task.
+    errno: Cell<*const Cell<c_int>>,
     wait: WaitState,
     /// The deadline of the current wait, and the worker that keeps it.
     timer: Cell<Option<(usize, TimerKey)>>,
@@ -108,6 +111,8 @@ pub(crate) struct Scheduled {
     task: Lock<Option<Arc<dyn Run>>>,
     /// The same task, for the coroutine itself and its worker.
     current: Cell<Option<NonNull<dyn Run>>>,
+    /// Whether it has begun to run it.
+    has_begun: Cell<bool>,
     /// Its place in the runtime's list of all coroutines, whose lock guards it.
     listed_at: Cell<usize>,
     /// The usable bytes of its stack.
@@ -152,6 +157,7 @@ impl Scheduled {
             activity: Activity::new(),
             shields: Cell::new(0),
             yielder: Cell::new(ptr::null()),
+            errno: Cell::new(ptr::null()),
             wait: WaitState::new(),
             timer: Cell::new(None),
             woken_before: Cell::new(ptr::null_mut()),
@@ -165,6 +171,7 @@ impl Scheduled {
             budget: Cell::new(BUDGET),
             task: Lock::new(None),
             current: Cell::new(None),
+            has_begun: Cell::new(false),
             listed_at: Cell::new(0),
             stack: stack.usable(),
             segment: Cell::new(ptr::null()),
@@ -187,6 +194,7 @@ impl Scheduled {
     /// Gives it the next task, which is told so.
     pub(super) fn assign(&self, task: Arc<dyn Run>) {
         self.priority.set(task.meta().priority);
+        self.has_begun.set(false);
         self.pass_through.set(0);
         self.shields.set(0);
         self.cancellation.reset();
@@ -352,6 +360,25 @@ impl Scheduled {
         unsafe { (*self.block.get()).as_ref() }
     }
 
+    /// The storage block of a coroutine that has one.
+    ///
+    /// # Safety
+    ///
+    /// As for [`block`](Self::block).
+    #[inline(always)]
+    unsafe fn own_block(&self) -> &tls::Block {
+        // SAFETY: the caller's promise.
+        match unsafe { self.block() } {
+            Some(block) => block,
+            None => unreachable!("set by `new`"),
+        }
+    }
+
+    /// Whether it has begun its task, so that its storage is that of a running one.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.get()
+    }
+
     /// `worker`, which the thread `carrier` runs, resumes it next.
     #[inline]
     pub(super) fn arrive(&self, worker: &Worker, carrier: &Carrier) {
@@ -426,7 +453,9 @@ impl Scheduled {
             }
             // The segment lives in the closure that the stack holds.
             Segment::replace_innermost(segment);
+            self.errno.set(sys::errno_location().cast());
             self.activity.run();
+            self.has_begun.set(true);
             preempt::begin_task();
             // SAFETY: called on this coroutine, which runs its task.
             let ran = unsafe { self.current_task() }.run();
@@ -475,18 +504,22 @@ impl Scheduled {
         preempt::enter();
         self.budget.set(BUDGET);
         self.activity.suspend(&reason);
-        // Its own in full mode.
-        let errno = (!self.is_isolated()).then(sys::errno);
+        // The worker may run on this storage next to the switch (`run`), and leaves
+        // nothing behind: neither a diverted call of an allocator, nor an error number.
+        // SAFETY: `main` set it; the storage is the same afterwards, the coroutine's own
+        // or that of a thread which it does not leave.
+        let errno = unsafe { &*self.errno.get() };
+        let error = errno.get();
+        let pass_through = self.pass_through.replace(STOPPED);
         // SAFETY: `main` set it, and its frame lies below the caller's.
         let command = unsafe { &*self.yielder.get() }.suspend(NonNull::from(&reason));
         debug_assert!(
             command == Command::Run,
             "only idle coroutines are told to exit"
         );
+        self.pass_through.set(pass_through);
         self.activity.run();
-        if let Some(errno) = errno {
-            sys::set_errno(errno);
-        }
+        errno.set(error);
         preempt::leave_quietly();
     }
 
@@ -524,27 +557,38 @@ pub(super) unsafe fn resume_isolated(
     worker: &Worker,
     first: NonNull<Scheduled>,
 ) -> Result<(), Lost> {
-    let mut next = Some(first);
-    while let Some(coroutine) = next {
+    let mut current = first;
+    // SAFETY: the caller's promise.
+    unsafe { tls::enter(thread, current.as_ref().own_block()) };
+    loop {
         // SAFETY: it is alive, and the worker's while it is suspended.
         let (context, block) = unsafe {
-            let target = coroutine.as_ref();
-            (&mut *target.context.get(), &*target.block.get())
+            let target = current.as_ref();
+            (&mut *target.context.get(), target.own_block())
         };
-        let (Some(context), Some(block)) = (context, block) else {
+        let Some(context) = context else {
             unreachable!("set by `new`");
         };
-        // SAFETY: the caller's promise, and that of `came_back`.
-        let result = unsafe {
-            tls::enter(thread, block);
-            let result = context.resume(Command::Run);
+        let reason = reason(context.resume(Command::Run));
+        // SAFETY: prepared by the caller or below, and it runs on its block. The next
+        // one is the worker's, and has begun, so it has a block that nobody runs on.
+        unsafe {
+            if let Some(next) = worker.follower(carrier, current, reason) {
+                if next != current {
+                    tls::cross(thread, block, next.as_ref().own_block());
+                    worker.follow(carrier, (current, reason), next);
+                    current = next;
+                }
+                continue;
+            }
             tls::leave(thread, block);
-            result
-        };
-        // SAFETY: prepared by the caller, or by the call before this one.
-        next = unsafe { worker.came_back(carrier, coroutine, reason(result)) }?;
+            let Some(next) = worker.came_back(carrier, current, reason)? else {
+                return Ok(());
+            };
+            tls::enter(thread, next.as_ref().own_block());
+            current = next;
+        }
     }
-    Ok(())
 }
 
 /// Switches storage and stack to a coroutine, and back when it suspends.

@@ -50,7 +50,7 @@ pub enum Wake {
 }
 
 /// More sections than can be nested: nothing diverts any more.
-const STOPPED: u32 = u32::MAX / 2;
+pub(super) const STOPPED: u32 = u32::MAX / 2;
 
 #[inline]
 pub(super) fn current() -> Option<&'static Scheduled> {

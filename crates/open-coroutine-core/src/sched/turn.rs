@@ -32,7 +32,7 @@ impl Worker {
         }
         let shared = self.shared();
         let stealable = self.queue.len() + shared.ordered.len() + shared.computing.len();
-        let has_next = || !self.seat().run_next.load(Relaxed).is_null();
+        let has_next = || self.knows_next.get() || !self.seat().run_next.load(Relaxed).is_null();
         if stealable > 1 || (stealable == 1 && has_next()) {
             shared.wake_one();
         }

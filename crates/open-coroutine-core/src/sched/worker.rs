@@ -39,6 +39,8 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     /// The thread that runs it.
     carrier: Cell<*const Carrier>,
+    /// Whether its thread may cross from coroutine to coroutine (`run`).
+    pub(super) may_cross: bool,
     pub(super) queue: deque::Worker<Runnable>,
     /// Restricted mode: started coroutines, which stay on this worker.
     pinned: RefCell<VecDeque<NonNull<Scheduled>>>,
@@ -57,6 +59,10 @@ pub(crate) struct Worker {
     /// When it last ran something that computes.
     computed: Cell<Instant>,
     picks: Cell<u32>,
+    /// What was picked already and comes first.
+    pub(super) picked: Cell<Option<Runnable>>,
+    /// Whether what it runs next is in no queue any more.
+    pub(super) knows_next: Cell<bool>,
     chain: Cell<u32>,
     /// How many coroutines may still run in this turn.
     pub(super) left_of_turn: Cell<u32>,
@@ -105,9 +111,11 @@ pub(crate) fn start(
     if shared.seats()[index].outside.set(outside).is_err() {
         unreachable!("each worker starts once");
     }
+    let isolation = shared.settings().isolation;
     let worker = Arc::new(Worker {
         index,
         shared,
+        may_cross: isolation.is_some_and(|isolation| !isolation.has_foreign_allocator()),
         carrier: Cell::new(ptr::null()),
         queue: queue.0,
         pinned: RefCell::new(VecDeque::new()),
@@ -119,6 +127,8 @@ pub(crate) fn start(
         woken: RefCell::new(Vec::new()),
         computed: Cell::new(Instant::now()),
         picks: Cell::new(0),
+        picked: Cell::new(None),
+        knows_next: Cell::new(false),
         chain: Cell::new(0),
         left_of_turn: Cell::new(0),
         searching: Cell::new(false),
@@ -378,6 +388,7 @@ impl Worker {
         }
     }
 
+    #[inline(never)]
     pub(super) fn submit(&self, wait: NonNull<IoWait>) {
         // SAFETY: the frame that holds it is suspended until its completion,
         // which only this worker's driver delivers.
@@ -432,6 +443,7 @@ impl Worker {
 
     /// After a task: keeps or frees the coroutine. Tells of the task's end if it
     /// `ran`, and was not claimed by somebody else.
+    #[inline(never)]
     pub(super) fn recycle(&self, coroutine: NonNull<Scheduled>, ran: bool) {
         // SAFETY: it has ended its task and is in no queue.
         let target = unsafe { coroutine.as_ref() };

@@ -177,15 +177,22 @@ pub fn explain_no_thread(error: &io::Error) -> io::Error {
 /// The calling thread's `errno`.
 #[inline]
 pub fn errno() -> c_int {
-    // SAFETY: `__errno_location` returns a valid pointer on every thread.
-    unsafe { *libc::__errno_location() }
+    // SAFETY: the calling thread's.
+    unsafe { *errno_location() }
 }
 
 /// Sets the calling thread's `errno`.
 #[inline]
 pub fn set_errno(value: c_int) {
-    // SAFETY: as in `errno`.
-    unsafe { *libc::__errno_location() = value }
+    // SAFETY: the calling thread's.
+    unsafe { *errno_location() = value }
+}
+
+/// Where the calling thread's `errno` is: valid as long as its storage is.
+#[inline]
+pub fn errno_location() -> *mut c_int {
+    // SAFETY: it has no arguments and cannot fail.
+    unsafe { libc::__errno_location() }
 }
 
 /// The kernel's id of the calling process.

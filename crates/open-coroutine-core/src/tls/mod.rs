@@ -8,15 +8,16 @@
 //!
 //! Nothing above this module knows what a block is made of: it captures the
 //! thread's own TLS once per worker ([`ThreadTls`]), and calls [`enter`] and
-//! [`leave`] around the stack switch, [`begin`] and [`end`] around a task.
+//! [`leave`] around the stack switch, or [`cross`] between two of them, and [`begin`]
+//! and [`end`] around a task.
 //!
 //! # Invariants
 //!
-//! 1. Between `enter` or `leave` and the stack switch next to it the caller
-//!    accesses no thread-local variable, and no function that does both may be
-//!    inlined into code that accesses one: compilers keep TLS addresses.
+//! 1. A function that calls `enter`, `leave` or `cross` accesses no thread-local
+//!    variable. It is not inlined into code that does, and such code that it calls is
+//!    not inlined into it: compilers keep TLS addresses.
 //! 2. A block is the TLS of at most one flow of control at a time.
-//! 3. Everything here but `enter`, `leave`, `begin` and `end` takes short
+//! 3. Everything here but `enter`, `leave`, `cross`, `begin` and `end` takes short
 //!    locks or calls the allocator: call it with preemption off.
 
 use std::fmt;

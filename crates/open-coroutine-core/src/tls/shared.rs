@@ -119,6 +119,16 @@ pub unsafe fn enter(thread: &ThreadTls, _block: &Block) {
     match thread.0 {}
 }
 
+/// Installs the TLS of another block.
+///
+/// # Safety
+///
+/// None: there is no `ThreadTls`.
+#[inline(always)]
+pub unsafe fn cross(thread: &ThreadTls, _from: &Block, _to: &Block) {
+    match thread.0 {}
+}
+
 /// Installs the thread's TLS.
 ///
 /// # Safety

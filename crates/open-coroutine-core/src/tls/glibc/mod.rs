@@ -289,6 +289,21 @@ pub unsafe fn enter(thread: &ThreadTls, block: &Block) {
     }
 }
 
+/// Installs the TLS of another block instead of that of `from`.
+///
+/// # Safety
+///
+/// The calling thread is the one of `thread` and runs on `from`; as for [`enter`], of
+/// `to`.
+#[inline(always)]
+pub unsafe fn cross(thread: &ThreadTls, from: &Block, to: &Block) {
+    // SAFETY: as in `enter`.
+    unsafe {
+        thread.words.copy(from.thread_pointer(), to.thread_pointer());
+        arch::set_thread_pointer(to.thread_pointer());
+    }
+}
+
 /// Installs the thread's own TLS again.
 ///
 /// # Safety

@@ -259,29 +259,32 @@ fn resume<R>(
     }
 }
 
+type Counting = (Block, Coroutine<(), (), (), HeapStack>);
+
+/// A coroutine that counts in its variables, and checks that they are its own.
+fn counting(number: u32) -> Counting {
+    let body = move |yielder: &Yielder<(), ()>, ()| {
+        let isolation = isolation().unwrap();
+        // SAFETY: the coroutine runs on its block.
+        unsafe { begin(isolation) };
+        for round in 0..100 {
+            let expected = if round == 0 { 7 } else { 1000 * number + round };
+            assert_eq!(expected, NUMBER.replace(1000 * number + round + 1));
+            let text = Box::new(NUMBER.get().to_string());
+            yielder.suspend(());
+            assert_eq!(*text, NUMBER.get().to_string());
+        }
+        // SAFETY: as above.
+        unsafe { end(isolation) };
+    };
+    (new(), Coroutine::with_stack(HeapStack::new(), body))
+}
+
 #[test]
 fn interleaved_coroutines_keep_their_own_variables() {
-    let isolation = isolation().unwrap();
     // SAFETY: this test runs on its thread's own TLS.
-    let thread = unsafe { ThreadTls::current(isolation) };
-    let mut coroutines: Vec<_> = (0..4u32)
-        .map(|number| {
-            let body = move |yielder: &Yielder<(), ()>, ()| {
-                // SAFETY: the coroutine runs on its block.
-                unsafe { begin(isolation) };
-                for round in 0..100 {
-                    let expected = if round == 0 { 7 } else { 1000 * number + round };
-                    assert_eq!(expected, NUMBER.replace(1000 * number + round + 1));
-                    let text = Box::new(NUMBER.get().to_string());
-                    yielder.suspend(());
-                    assert_eq!(*text, NUMBER.get().to_string());
-                }
-                // SAFETY: as above.
-                unsafe { end(isolation) };
-            };
-            (new(), Coroutine::with_stack(HeapStack::new(), body))
-        })
-        .collect();
+    let thread = unsafe { ThreadTls::current(isolation().unwrap()) };
+    let mut coroutines: Vec<_> = (0..4).map(counting).collect();
     let mut finished = 0;
     while finished < coroutines.len() {
         for (block, coroutine) in &mut coroutines {
@@ -290,6 +293,48 @@ fn interleaved_coroutines_keep_their_own_variables() {
             }
         }
     }
+}
+
+/// Resumes all, one after the other, without the thread's own TLS in between.
+#[inline(never)]
+fn resume_in_a_row(thread: &ThreadTls, coroutines: &mut [Counting]) {
+    let mut installed: Option<&Block> = None;
+    for (block, coroutine) in coroutines {
+        // SAFETY: as in `resume`; the thread runs on the block that is left.
+        unsafe {
+            match installed.replace(block) {
+                Some(from) => cross(thread, from, block),
+                None => enter(thread, block),
+            }
+        }
+        coroutine.resume(());
+    }
+    if let Some(block) = installed {
+        // SAFETY: as above.
+        unsafe { leave(thread, block) };
+    }
+}
+
+#[test]
+fn a_thread_that_crosses_from_block_to_block_takes_its_allocator_along() {
+    // SAFETY: this test runs on its thread's own TLS.
+    let thread = unsafe { ThreadTls::current(isolation().unwrap()) };
+    let words = |pointer: *mut u8| {
+        // SAFETY: the words lie in every block, and in the thread's own TLS.
+        thread.words.0.map(|offset| unsafe { pointer.offset(offset).cast::<usize>().read() })
+    };
+    let before = words(thread.pointer);
+    NUMBER.set(1);
+    let mut coroutines: Vec<_> = (0..4).map(counting).collect();
+    while !coroutines[0].1.done() {
+        resume_in_a_row(&thread, &mut coroutines);
+        for (block, _) in &coroutines {
+            assert_eq!(before, words(block.thread_pointer()));
+        }
+        assert_eq!(before, words(thread.pointer));
+    }
+    assert!(coroutines.iter().all(|(_, coroutine)| coroutine.done()));
+    assert_eq!(1, NUMBER.get());
 }
 
 #[test]
