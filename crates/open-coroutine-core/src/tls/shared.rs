@@ -82,12 +82,6 @@ impl Block {
         match self.0 {}
     }
 
-    /// Prepares a switch to this block.
-    #[inline(always)]
-    pub fn prefetch(&self, _thread: &ThreadTls) {
-        match self.0 {}
-    }
-
     /// The block's thread id.
     pub fn thread_id(&self) -> i32 {
         match self.0 {}

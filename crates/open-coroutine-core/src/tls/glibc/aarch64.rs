@@ -40,13 +40,6 @@ pub(super) unsafe fn set_thread_pointer(pointer: *mut u8) {
     unsafe { asm!("msr tpidr_el0, {}", in(reg) pointer, options(nostack, preserves_flags)) };
 }
 
-/// Asks the processor to fetch the cache line at `pointer`.
-#[inline(always)]
-pub(super) fn prefetch(pointer: *const u8) {
-    // SAFETY: a hint, which never faults.
-    unsafe { asm!("prfm pldl1keep, [{}]", in(reg) pointer, options(nostack, preserves_flags, readonly)) };
-}
-
 /// Where `struct pthread` starts, relative to the thread pointer.
 pub(super) fn descriptor(size: usize) -> isize {
     -(size as isize)

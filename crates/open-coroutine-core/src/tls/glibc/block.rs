@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::arch;
 use super::layout::{LEVELS, Layout, Specific};
 use super::slab::{Chunk, Refused, Slab, Slot};
-use super::{Isolation, ThreadTls, Words};
+use super::Isolation;
 use crate::util::lock::Lock;
 
 /// Ids of blocks start here: no kernel gives a thread such an id, and futexes
@@ -252,16 +252,6 @@ impl Block {
     pub fn thread_id(&self) -> i32 {
         // SAFETY: the header lives as long as `self`, and its id is constant.
         unsafe { (*self.memory.as_ptr()).thread_id }
-    }
-
-    /// Asks the processor to fetch what a switch to this block, soon, will
-    /// touch.
-    #[inline(always)]
-    pub fn prefetch(&self, thread: &ThreadTls) {
-        let Words([first, .., last]) = thread.words;
-        for offset in [0, first, last] {
-            arch::prefetch(self.thread_pointer.wrapping_offset(offset));
-        }
     }
 
     #[inline(always)]

@@ -47,13 +47,6 @@ pub(super) unsafe fn set_thread_pointer(pointer: *mut u8) {
     unsafe { asm!("wrfsbase {}", in(reg) pointer, options(nostack, preserves_flags)) };
 }
 
-/// Asks the processor to fetch the cache line at `pointer`.
-#[inline(always)]
-pub(super) fn prefetch(pointer: *const u8) {
-    // SAFETY: a hint, which never faults.
-    unsafe { asm!("prefetcht0 [{}]", in(reg) pointer, options(nostack, preserves_flags, readonly)) };
-}
-
 /// Where `struct pthread` starts, relative to the thread pointer.
 pub(super) fn descriptor(_size: usize) -> isize {
     0
