@@ -321,13 +321,13 @@ fn a_number_that_is_used_again_has_the_bytes_of_its_own_file() {
     // One worker: who has begun to read waits when others run.
     on_every_driver(1, || {
         let mut random = Random::new(1);
-        for id in 0..REUSES {
-            use_again(id, &mut random);
-        }
+        let used_again = (0..REUSES).filter(|id| use_again(*id, &mut random)).count();
+        assert!(used_again as u64 > REUSES / 2, "{used_again}");
     });
 }
 
-fn use_again(id: u64, random: &mut Random) {
+/// Returns whether the number was used again, and not taken by somebody else.
+fn use_again(id: u64, random: &mut Random) -> bool {
     let (old, old_peer) = UnixStream::pair().unwrap();
     let old = OwnedFd::from(old);
     let begun = Arc::new(AtomicBool::new(false));
@@ -349,13 +349,18 @@ fn use_again(id: u64, random: &mut Random) {
     }
     drop(old);
     let (new, new_peer) = UnixStream::pair().unwrap();
-    assert_eq!(fd, new.as_raw_fd());
+    if fd != new.as_raw_fd() {
+        // On a busy machine the monitor opens a file of `/proc` for a moment.
+        let _ = reader.join();
+        return false;
+    }
     write_number(&new_peer, id);
     match reader.join().unwrap() {
         Ok(number) => assert_eq!((true, !id), (is_sent, number)),
         Err(error) => assert_eq!(libc::EBADF, error),
     }
     assert_eq!(Ok(id), read_number(new.as_raw_fd()));
+    true
 }
 
 fn read_number(fd: RawFd) -> Result<u64, c_int> {
