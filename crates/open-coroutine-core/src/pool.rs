@@ -29,7 +29,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::stack;
@@ -95,9 +94,10 @@ impl Pool {
     fn start_thread(&self, job: Job) -> io::Result<()> {
         let seat = Arc::new(Seat::new(job));
         let (shared, own) = (self.shared.clone(), seat.clone());
-        let thread = thread::Builder::new().name("open-coroutine-blocking".into());
         // We can do without the thread, but not without memory for anything else.
-        let started = stack::check_spare().and_then(|()| thread.spawn(move || shared.serve(&own)));
+        let started = stack::check_spare().and_then(|()| {
+            sys::start_thread(c"open-coroutine-blocking", move || shared.serve(&own))
+        });
         let Err(error) = started else { return Ok(()) };
 
         let mut state = self.shared.state.lock();
@@ -283,6 +283,7 @@ fn run(job: Job) {
 mod tests {
     use std::sync::Barrier;
     use std::sync::mpsc::channel;
+    use std::thread;
 
     use super::*;
 

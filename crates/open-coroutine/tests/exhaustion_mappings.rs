@@ -58,33 +58,6 @@ impl Drop for Mappings {
     }
 }
 
-/// Returns when no thread is on its way to its first wait. std aborts if a thread that
-/// has started finds no mapping for its second stack: those of the pool have theirs then.
-fn let_threads_begin() {
-    let waits = |thread: fs::DirEntry| {
-        // SAFETY: only asks.
-        let own = unsafe { libc::gettid() }.to_string();
-        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        // After the name, which is in parentheses, comes the state.
-        let state = stat
-            .rsplit_once(')')
-            .map_or("", |(_, rest)| rest.trim_start());
-        thread.file_name() == *own || !state.starts_with(['R', 'D'])
-    };
-    let all_wait = || {
-        fs::read_dir("/proc/self/task")
-            .unwrap()
-            .all(|thread| waits(thread.unwrap()))
-    };
-    for _ in 0..1000 {
-        sleep(Duration::from_millis(50));
-        if all_wait() {
-            return;
-        }
-    }
-    panic!("a thread never waits");
-}
-
 /// Spawns so many tasks, and returns the errors of those that did not start.
 fn errors_of(count: usize, stack_size: usize) -> Vec<String> {
     let is_over = Arc::new(AtomicBool::new(false));
@@ -126,12 +99,9 @@ fn a_process_without_mappings_goes_on_and_recovers() {
                 assert!(errors.len() > 100, "{}", errors.len());
                 let is_clear = |error: &String| error.contains("vm.max_map_count");
                 assert!(errors.iter().all(is_clear), "{errors:?}");
-                // One after the other: std aborts if a thread that has started finds
-                // no mapping for its second stack, which a race would show.
                 let is_over = Arc::new(AtomicBool::new(false));
                 let jobs: Vec<_> = (0..20)
                     .map(|_| {
-                        sleep(Duration::from_millis(2));
                         let is_over = is_over.clone();
                         spawn(move || {
                             unblock(move || {
@@ -169,7 +139,6 @@ fn guards_that_cost_a_mapping_each_run_out_with_an_error() {
                     return;
                 }
                 works();
-                let_threads_begin();
                 let errors = errors_of(40_000, 64 << 10);
                 assert!(errors.len() > 1000, "{}", errors.len());
                 let is_clear = |error: &String| error.contains("vm.max_map_count");

@@ -261,13 +261,20 @@ fn start_monitor(shared: &Arc<Shared>) -> io::Result<Option<thread::JoinHandle<(
         return Ok(None);
     }
     let shared = shared.clone();
+    let (begins, has_begun) = mpsc::channel::<()>();
     // It begins with this mask: a signal to the process must not find it before it
     // could set its own.
     let mask = sys::set_signal_mask(sys::DEFERRABLE_SIGNALS);
     let monitor = thread::Builder::new()
         .name("open-coroutine-monitor".into())
-        .spawn(move || sched::monitor(&shared));
+        .spawn(move || {
+            drop(begins);
+            sched::monitor(&shared);
+        });
     sys::set_signal_mask(mask);
+    // While a thread of std begins it can end the process (`sys::start_thread`): not
+    // when the program has already used up what it needs.
+    let _ = has_begun.recv();
     monitor.map(Some)
 }
 

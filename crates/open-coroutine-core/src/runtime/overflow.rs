@@ -150,9 +150,9 @@ pub(super) fn with_alternate_stack(body: &mut dyn FnMut()) {
     body();
 }
 
-/// A stack for the handler, for threads that have none: std makes one for its
-/// threads only if its own handler is installed.
-struct AlternateStack(Option<Box<[u8]>>);
+/// A stack for the handler, for threads that have none: std makes one for its own
+/// threads only, if its handler is installed.
+struct AlternateStack(Vec<u8>);
 
 impl AlternateStack {
     fn ensure() -> Self {
@@ -163,9 +163,13 @@ impl AlternateStack {
         // SAFETY: only asks.
         unsafe { libc::sigaltstack(ptr::null(), &raw mut current) };
         if current.ss_flags & libc::SS_DISABLE == 0 {
-            return Self(None);
+            return Self(Vec::new());
         }
-        let mut memory = vec![0u8; SIZE].into_boxed_slice();
+        let mut memory = Vec::new();
+        if memory.try_reserve_exact(SIZE).is_err() {
+            // An overflow ends the process all the same, but without a report.
+            return Self(memory);
+        }
         let stack = libc::stack_t {
             ss_sp: memory.as_mut_ptr().cast::<c_void>(),
             ss_flags: 0,
@@ -173,13 +177,13 @@ impl AlternateStack {
         };
         // SAFETY: the memory stays until `drop` has disabled the stack.
         unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) };
-        Self(Some(memory))
+        Self(memory)
     }
 }
 
 impl Drop for AlternateStack {
     fn drop(&mut self) {
-        if self.0.is_some() {
+        if self.0.capacity() != 0 {
             let disable = libc::stack_t {
                 ss_sp: ptr::null_mut(),
                 ss_flags: libc::SS_DISABLE,

@@ -168,8 +168,8 @@ pub fn thread_stack_limit() -> usize {
 ///
 /// What the kernel says when there is not.
 pub fn check_spare() -> io::Result<()> {
-    /// A thread has a stack, and another one for signal handlers, each in two
-    /// mappings, of which the last one may have to be split.
+    /// A thread has a stack, and malloc may make an arena for it, each in two mappings,
+    /// of which the last one may have to be split.
     const PAIRS: usize = 4;
     memory::Mappings::take(PAIRS, sys::SPARE).map(drop)
 }

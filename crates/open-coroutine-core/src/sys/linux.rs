@@ -2,6 +2,7 @@
 
 mod interrupts;
 mod signals;
+mod threads;
 
 use std::ffi::c_int;
 use std::io;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use interrupts::*;
 pub use signals::*;
+pub use threads::*;
 
 /// Makes system call `number`. Returns its result, or minus the error number.
 ///
