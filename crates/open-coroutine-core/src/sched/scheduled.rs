@@ -12,6 +12,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_int;
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::process;
 use std::ptr::{self, NonNull};
@@ -540,6 +541,17 @@ fn reason(result: CoroutineResult<NonNull<Suspend>, ()>) -> NonNull<Suspend> {
     }
 }
 
+/// On the storage of a coroutine, and not on its stack: a panic would go on on the
+/// thread's stack and count in the wrong place.
+struct Crossing;
+
+impl Drop for Crossing {
+    #[cold]
+    fn drop(&mut self) {
+        process::abort();
+    }
+}
+
 /// Runs `first` until it suspends, then what `worker` says, and so on.
 ///
 /// As in [`switch_isolated`], nothing here may touch thread-local storage. What the
@@ -570,6 +582,7 @@ pub(super) unsafe fn resume_isolated(
             unreachable!("set by `new`");
         };
         let reason = reason(context.resume(Command::Run));
+        let crossing = Crossing;
         // SAFETY: prepared by the caller or below, and it runs on its block. The next
         // one is the worker's, and has begun, so it has a block that nobody runs on.
         unsafe {
@@ -579,9 +592,11 @@ pub(super) unsafe fn resume_isolated(
                     worker.follow(carrier, (current, reason), next);
                     current = next;
                 }
+                mem::forget(crossing);
                 continue;
             }
             tls::leave(thread, block);
+            mem::forget(crossing);
             let Some(next) = worker.came_back(carrier, current, reason)? else {
                 return Ok(());
             };
