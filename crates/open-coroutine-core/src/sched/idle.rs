@@ -93,7 +93,7 @@ impl Worker {
             .map(|offset| (first + offset) % seats.len())
             .filter(|&victim| victim != self.index())
             .find_map(|victim| retry(|| seats[victim].stealer.steal_batch_and_pop(&self.queue)))
-            .or_else(|| self.shared().take_injected(&self.queue))
+            .or_else(|| self.take_injected())
     }
 
     fn next_random(&self) -> u32 {

@@ -29,7 +29,8 @@
 //!    thread. While they are suspended nothing diverts, since the stack is not theirs, and
 //!    afterwards they find `errno` as it was ([`Scheduled::suspend`]). It calls no code of
 //!    the program but its allocator; and not that either if it has state per coroutine,
-//!    in the middle of whose change one of them may be (`may_cross`).
+//!    in the middle of whose change one of them may be (`may_cross`). It leaves nothing in
+//!    that storage ([`Worker::settles`]).
 //! 3. What is about the thread is done on its own storage: to end a task or to begin
 //!    one, to change the signal mask, to look for completions, to wait.
 
@@ -195,7 +196,7 @@ impl Worker {
             return None;
         }
         let goes_on = matches!(reason, Suspend::Yield) && !self.shared().settings().migrates;
-        if !self.may_cross || !(goes_on || self.has_local_work()) {
+        if !self.may_cross || !self.settles() || !(goes_on || self.has_local_work()) {
             return None;
         }
         let left = self.left_of_turn.get().checked_sub(1)?;

@@ -28,6 +28,11 @@ use crate::tls::ThreadTls;
 
 /// Every how many picks the global queues come first, so that nothing starves.
 const FAIRNESS: u32 = 61;
+/// While a queue is not longer, nothing that is added to it at once has its memory grow.
+const SHORT: usize = 30;
+/// So often something is taken out of a short queue before its memory surely is as
+/// small as it gets: each time it is too large it is halved.
+const SETTLING: u32 = 32;
 /// How often in a row the run-next slot may come before the queue.
 const RUN_NEXT_CHAIN: u32 = 16;
 
@@ -42,6 +47,8 @@ pub(crate) struct Worker {
     /// Whether its thread may cross from coroutine to coroutine (`run`).
     pub(super) may_cross: bool,
     pub(super) queue: deque::Worker<Runnable>,
+    /// See [`settles`](Self::settles).
+    unsettled: Cell<u32>,
     /// Restricted mode: started coroutines, which stay on this worker.
     pinned: RefCell<VecDeque<NonNull<Scheduled>>>,
     /// There until the worker stops.
@@ -118,6 +125,7 @@ pub(crate) fn start(
         may_cross: isolation.is_some_and(|isolation| !isolation.has_foreign_allocator()),
         carrier: Cell::new(ptr::null()),
         queue: queue.0,
+        unsettled: Cell::new(0),
         pinned: RefCell::new(VecDeque::new()),
         driver: RefCell::new(Some(driver)),
         left_behind: RefCell::default(),
@@ -200,6 +208,34 @@ impl Worker {
     /// Queues something that has no priority, last.
     pub(super) fn push(&self, runnable: Runnable) {
         self.queue.push(runnable);
+        self.note_length();
+    }
+
+    /// After something was added to the queue.
+    #[inline]
+    pub(super) fn note_length(&self) {
+        if self.queue.len() > SHORT {
+            self.unsettled.set(SETTLING);
+        }
+    }
+
+    /// Whether the queue's memory keeps its size for now, whatever is taken or added.
+    ///
+    /// When that changes, crossbeam needs something in thread-local storage. A coroutine
+    /// that has it ends with a destructor for which its stack may be too small.
+    #[inline]
+    pub(super) fn settles(&self) -> bool {
+        self.note_length();
+        self.unsettled.get() == 0
+    }
+
+    fn pop(&self) -> Option<Runnable> {
+        let first = self.queue.pop();
+        let unsettled = self.unsettled.get();
+        if unsettled != 0 && first.is_some() && self.queue.len() < SHORT / 2 {
+            self.unsettled.set(unsettled - 1);
+        }
+        first
     }
 
     /// Queues a woken coroutine first: it runs when the current one suspends.
@@ -207,7 +243,7 @@ impl Worker {
         // AcqRel: a thief reads what the slot's owner wrote, and the reverse.
         let displaced = self.seat().run_next.swap(coroutine.as_ptr(), AcqRel);
         if let Some(displaced) = NonNull::new(displaced) {
-            self.queue.push(Runnable::coroutine(displaced));
+            self.push(Runnable::coroutine(displaced));
             if self.has_others() {
                 self.shared.wake_one();
             }
@@ -250,7 +286,7 @@ impl Worker {
         let ordered = &self.shared.ordered;
         if picks.is_multiple_of(FAIRNESS) {
             let fair = match picks / FAIRNESS % 3 {
-                0 => self.shared.take_injected(&self.queue),
+                0 => self.take_injected(),
                 1 => self.take_next().or_else(|| self.take_local()),
                 _ => ordered.pop_fair(),
             };
@@ -268,7 +304,7 @@ impl Worker {
         }
         self.take_next()
             .or_else(|| self.take_local())
-            .or_else(|| self.shared.take_injected(&self.queue))
+            .or_else(|| self.take_injected())
             .or_else(|| {
                 if ordered.is_empty() {
                     None
@@ -277,6 +313,12 @@ impl Worker {
                 }
             })
             .or_else(|| self.take_computing())
+    }
+
+    pub(super) fn take_injected(&self) -> Option<Runnable> {
+        let first = self.shared.take_injected(&self.queue)?;
+        self.note_length();
+        Some(first)
     }
 
     /// Somebody who computes, once per time slice.
@@ -321,9 +363,9 @@ impl Worker {
         // In turn: neither those that yield all the time nor new tasks starve.
         if self.picks.get().is_multiple_of(2) {
             let first = pinned().map(Runnable::coroutine);
-            first.or_else(|| self.queue.pop())
+            first.or_else(|| self.pop())
         } else {
-            let first = self.queue.pop();
+            let first = self.pop();
             first.or_else(|| pinned().map(Runnable::coroutine))
         }
     }
@@ -367,7 +409,7 @@ impl Worker {
         } else if priority == 0 && target.computes().get() {
             self.shared.computing.push(Runnable::coroutine(coroutine));
         } else if priority == 0 {
-            self.queue.push(Runnable::coroutine(coroutine));
+            self.push(Runnable::coroutine(coroutine));
         } else {
             self.shared
                 .ordered
