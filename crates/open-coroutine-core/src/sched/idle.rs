@@ -89,11 +89,12 @@ impl Worker {
     fn steal(&self) -> Option<Runnable> {
         let seats = self.shared().seats();
         let first = self.next_random() as usize % seats.len();
-        (0..seats.len())
+        let stolen = (0..seats.len())
             .map(|offset| (first + offset) % seats.len())
             .filter(|&victim| victim != self.index())
-            .find_map(|victim| retry(|| seats[victim].stealer.steal_batch_and_pop(&self.queue)))
-            .or_else(|| self.take_injected())
+            .find_map(|victim| retry(|| seats[victim].stealer.steal_batch_and_pop(&self.queue)));
+        self.note_length();
+        stolen.or_else(|| self.take_injected())
     }
 
     fn next_random(&self) -> u32 {

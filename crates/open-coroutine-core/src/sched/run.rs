@@ -154,7 +154,8 @@ impl Worker {
         self.share();
     }
 
-    /// Acts on the `reason` for which `coroutine` has suspended.
+    /// Acts on the `reason` for which `coroutine` has suspended. What is not short stays
+    /// out of line: it made a yield slower by a twentieth.
     #[inline]
     fn act(&self, coroutine: NonNull<Scheduled>, reason: Suspend) {
         match reason {

@@ -88,7 +88,7 @@ pub(crate) struct Scheduled {
     /// Sections in which nobody asks its task to end, nested.
     shields: Cell<u32>,
     yielder: Cell<*const Yielder<Command, NonNull<Suspend>>>,
-    /// Its error number, while it runs a task.
+    /// Its error number, once it has begun to run its task.
     errno: Cell<*const Cell<c_int>>,
     wait: WaitState,
     /// The deadline of the current wait, and the worker that keeps it.
@@ -112,8 +112,6 @@ pub(crate) struct Scheduled {
     task: Lock<Option<Arc<dyn Run>>>,
     /// The same task, for the coroutine itself and its worker.
     current: Cell<Option<NonNull<dyn Run>>>,
-    /// Whether it has begun to run it.
-    has_begun: Cell<bool>,
     /// Its place in the runtime's list of all coroutines, whose lock guards it.
     listed_at: Cell<usize>,
     /// The usable bytes of its stack.
@@ -172,7 +170,6 @@ impl Scheduled {
             budget: Cell::new(BUDGET),
             task: Lock::new(None),
             current: Cell::new(None),
-            has_begun: Cell::new(false),
             listed_at: Cell::new(0),
             stack: stack.usable(),
             segment: Cell::new(ptr::null()),
@@ -195,7 +192,7 @@ impl Scheduled {
     /// Gives it the next task, which is told so.
     pub(super) fn assign(&self, task: Arc<dyn Run>) {
         self.priority.set(task.meta().priority);
-        self.has_begun.set(false);
+        self.errno.set(ptr::null());
         self.pass_through.set(0);
         self.shields.set(0);
         self.cancellation.reset();
@@ -377,7 +374,7 @@ impl Scheduled {
 
     /// Whether it has begun its task, so that its storage is that of a running one.
     pub(super) fn has_begun(&self) -> bool {
-        self.has_begun.get()
+        !self.errno.get().is_null()
     }
 
     /// `worker`, which the thread `carrier` runs, resumes it next.
@@ -456,7 +453,6 @@ impl Scheduled {
             Segment::replace_innermost(segment);
             self.errno.set(sys::errno_location().cast());
             self.activity.run();
-            self.has_begun.set(true);
             preempt::begin_task();
             // SAFETY: called on this coroutine, which runs its task.
             let ran = unsafe { self.current_task() }.run();

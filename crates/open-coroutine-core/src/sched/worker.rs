@@ -211,7 +211,7 @@ impl Worker {
         self.note_length();
     }
 
-    /// After something was added to the queue.
+    /// Called whenever something was added to the queue.
     #[inline]
     pub(super) fn note_length(&self) {
         if self.queue.len() > SHORT {
@@ -225,7 +225,6 @@ impl Worker {
     /// that has it ends with a destructor for which its stack may be too small.
     #[inline]
     pub(super) fn settles(&self) -> bool {
-        self.note_length();
         self.unsettled.get() == 0
     }
 

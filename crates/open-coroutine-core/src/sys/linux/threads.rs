@@ -38,18 +38,15 @@ pub fn start_thread(name: &'static CStr, body: impl FnOnce() + Send + 'static) -
     // SAFETY: the attributes are made first and destroyed last; `start` is what `main`
     // expects. The thread is detached, so its id is not used.
     let error = unsafe {
-        let error = libc::pthread_attr_init(attributes.as_mut_ptr());
+        let attributes = attributes.as_mut_ptr();
+        let mut error = libc::pthread_attr_init(attributes);
         if error == 0 {
-            let attributes = attributes.as_mut_ptr();
             libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED);
             libc::pthread_attr_setstacksize(attributes, stack_size());
-            let error =
-                libc::pthread_create(thread.as_mut_ptr(), attributes, main, start.cast());
+            error = libc::pthread_create(thread.as_mut_ptr(), attributes, main, start.cast());
             libc::pthread_attr_destroy(attributes);
-            error
-        } else {
-            error
         }
+        error
     };
     if error == 0 {
         return Ok(());

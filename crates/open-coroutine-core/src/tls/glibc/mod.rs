@@ -271,6 +271,22 @@ pub unsafe fn is_block(thread: usize) -> bool {
     block::is_id(thread_id)
 }
 
+/// Installs the TLS at `to` in place of that at `from`.
+///
+/// # Safety
+///
+/// The calling thread runs on `from`, nobody runs on `to`, and invariant 1 of `tls`
+/// holds.
+#[inline(always)]
+unsafe fn exchange(words: &Words, from: *mut u8, to: *mut u8) {
+    // SAFETY: the caller's promise; whoever has `Words` got them from an `Isolation`,
+    // so writing the thread pointer is possible.
+    unsafe {
+        words.copy(from, to);
+        arch::set_thread_pointer(to);
+    }
+}
+
 /// Installs the block's TLS on the thread that `thread` was captured on.
 ///
 /// # Safety
@@ -280,13 +296,8 @@ pub unsafe fn is_block(thread: usize) -> bool {
 /// `tls` hold.
 #[inline(always)]
 pub unsafe fn enter(thread: &ThreadTls, block: &Block) {
-    let to = block.thread_pointer();
-    // SAFETY: the caller's promise; `Isolation` exists, so writing the thread
-    // pointer is possible.
-    unsafe {
-        thread.words.copy(thread.pointer, to);
-        arch::set_thread_pointer(to);
-    }
+    // SAFETY: the caller's promise.
+    unsafe { exchange(&thread.words, thread.pointer, block.thread_pointer()) };
 }
 
 /// Installs the TLS of another block instead of that of `from`.
@@ -297,11 +308,8 @@ pub unsafe fn enter(thread: &ThreadTls, block: &Block) {
 /// `to`.
 #[inline(always)]
 pub unsafe fn cross(thread: &ThreadTls, from: &Block, to: &Block) {
-    // SAFETY: as in `enter`.
-    unsafe {
-        thread.words.copy(from.thread_pointer(), to.thread_pointer());
-        arch::set_thread_pointer(to.thread_pointer());
-    }
+    // SAFETY: the caller's promise.
+    unsafe { exchange(&thread.words, from.thread_pointer(), to.thread_pointer()) };
 }
 
 /// Installs the thread's own TLS again.
@@ -312,11 +320,8 @@ pub unsafe fn cross(thread: &ThreadTls, from: &Block, to: &Block) {
 /// invariant 1 of `tls` holds.
 #[inline(always)]
 pub unsafe fn leave(thread: &ThreadTls, block: &Block) {
-    // SAFETY: as in `enter`.
-    unsafe {
-        thread.words.copy(block.thread_pointer(), thread.pointer);
-        arch::set_thread_pointer(thread.pointer);
-    }
+    // SAFETY: the caller's promise.
+    unsafe { exchange(&thread.words, block.thread_pointer(), thread.pointer) };
 }
 
 /// From a coroutine: runs `f` on the OS thread's own TLS, for calls that must
